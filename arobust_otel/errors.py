@@ -1,0 +1,80 @@
+"""Every error this project raises on purpose, drawn as a tree.
+
+ArobustError
+├── ConfigurationError      a setting is wrong: names the key, the value and what would be right
+├── BeaconError             a beacon file cannot be made, or is not one
+├── JournalError            the journal cannot be opened or written
+│   └── JournalLocked       another process already appends to it
+├── DecodeError             bytes are not the OTLP message they claim to be
+├── CaptureError            stacks of a process could not be taken
+└── DeliveryError           a batch did not reach its destination
+    ├── RetryableDelivery   the same bytes may succeed later
+    └── PermanentDelivery   the same bytes will never be accepted
+
+Nothing else lives here; modules raise these and `guard` contains them.
+"""
+
+from __future__ import annotations
+
+
+class ArobustError(Exception):
+    """Root of the tree: catching it catches everything this project raises on purpose."""
+
+
+class ConfigurationError(ArobustError):
+    """A setting is wrong.
+
+    Args:
+        key: dotted name of the setting, as the user wrote it.
+        value: what was given.
+        expected: what would be right, in words that name the remedy.
+    """
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        """Keep the three parts, so that a command can print them in its own form."""
+        super().__init__(f"{key} = {value!r} is not valid: {expected}")
+        self.key = key
+        self.value = value
+        self.expected = expected
+
+
+class BeaconError(ArobustError):
+    """A beacon file cannot be made, or is not one."""
+
+
+class JournalError(ArobustError):
+    """The journal cannot be opened or written."""
+
+
+class JournalLocked(JournalError):
+    """Another process already appends to this journal."""
+
+
+class DecodeError(ArobustError):
+    """Bytes are not the OTLP message that they claim to be."""
+
+
+class CaptureError(ArobustError):
+    """Stacks of a process could not be taken; the message says why and what would help."""
+
+
+class DeliveryError(ArobustError):
+    """A batch did not reach its destination."""
+
+
+class RetryableDelivery(DeliveryError):
+    """The same bytes may succeed later.
+
+    Args:
+        reason: one sentence for a log line.
+        retry_after_seconds: the server's own hint, None where it gave none.
+    """
+
+    def __init__(self, reason: str, retry_after_seconds: float | None = None) -> None:
+        """Keep the hint beside the reason."""
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class PermanentDelivery(DeliveryError):
+    """The same bytes will never be accepted: cut, drop and count, never retry."""

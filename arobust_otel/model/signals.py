@@ -1,0 +1,174 @@
+"""The dictionary of signals: every metric, event and attribute name, its unit, kind and meaning.
+
+Code, documentation, boards and alert rules take names from here; a test fails on any other. Names follow
+OpenTelemetry semantic conventions where one exists, the prefix `arobust.` where none does. Units are UCUM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GAUGE = "gauge"
+COUNTER = "counter"  # monotonic cumulative sum
+UPDOWN = "updowncounter"  # non-monotonic cumulative sum
+EVENT = "event"  # log record with event_name
+ATTRIBUTE = "attribute"
+SPAN = "span"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One row of the dictionary."""
+
+    name: str
+    kind: str
+    unit: str
+    meaning: str
+
+
+_all: dict[str, Signal] = {}
+
+
+def _define(name: str, kind: str, unit: str, meaning: str) -> str:
+    if name in _all:
+        raise ValueError(f"{name} is defined twice")
+    _all[name] = Signal(name, kind, unit, meaning)
+    return name
+
+
+# Progress of a rank, from its beacon (attributes: arobust.rank, arobust.local_rank, arobust.role).
+STEP = _define("arobust.training.step", GAUGE, "{step}", "steps finished since the rank was born")
+STATE = _define("arobust.training.state", GAUGE, "1", "state of the rank's life: see model/beacon.py STATES")
+PHASE = _define("arobust.training.phase", GAUGE, "1", "phase of the step: see model/beacon.py PHASES")
+PHASE_AGE = _define("arobust.training.phase.age", GAUGE, "s", "time since the phase was entered")
+STEP_DURATION = _define("arobust.training.step.duration", GAUGE, "s", "duration of the last finished step")
+EVENT_AGE = _define(
+    "arobust.progress.event.age", GAUGE, "s", "time since step, phase, state or a collective counter changed"
+)
+CPU_AGE = _define("arobust.progress.cpu.age", GAUGE, "s", "time since the rank last used processor time")
+IO_AGE = _define("arobust.progress.io.age", GAUGE, "s", "time since the rank last read or wrote bytes")
+TICK_AGE = _define("arobust.beacon.tick.age", GAUGE, "s", "time since the rank's watcher thread last ran")
+
+# Collectives, from the flight recorder (attributes: rank, group name and members).
+ENQUEUED = _define(
+    "arobust.collective.enqueued", GAUGE, "{collective}", "collectives this rank entered in the group"
+)
+COMPLETED = _define(
+    "arobust.collective.completed", GAUGE, "{collective}", "collectives this rank finished in the group"
+)
+READ_AGE = _define("arobust.collective.read.age", GAUGE, "s", "time since the group's counters were read")
+
+# The rank's process, from /proc (attributes: rank).
+PROCESS_STATE = _define(
+    "arobust.process.state", GAUGE, "1", "state of the process: see model/beacon.py PROCESS_STATES"
+)
+STOPPED_FOR = _define(
+    "arobust.process.stopped.duration", GAUGE, "s", "how long every task of the process has been stopped"
+)
+PROCESS_INFO = _define(
+    "arobust.process.info", GAUGE, "1", "always 1; the only metric that carries the process id"
+)
+CPU_UTILIZATION = _define(
+    "process.cpu.utilization", GAUGE, "1", "processor time of the process over wall time; 1 is one core"
+)
+MEMORY_USAGE = _define("process.memory.usage", UPDOWN, "By", "resident memory of the process")
+DISK_IO = _define("process.disk.io", COUNTER, "By", "bytes read and written, by disk.io.direction")
+
+# The host (no rank attribute).
+HOST_CPU = _define("system.cpu.utilization", GAUGE, "1", "busy share of all processors of the host")
+HOST_MEMORY_USAGE = _define("system.memory.usage", UPDOWN, "By", "memory in use on the host")
+HOST_MEMORY_LIMIT = _define("system.memory.limit", UPDOWN, "By", "memory of the host")
+HOST_FS_UTILIZATION = _define(
+    "system.filesystem.utilization", GAUGE, "1", "used share of a file system, by system.filesystem.mountpoint"
+)
+HOST_NET_IO = _define("system.network.io", COUNTER, "By", "bytes on the wire, by network.io.direction")
+HOST_PRESSURE = _define(
+    "arobust.host.pressure", GAUGE, "1", "share of time some task waited (10 s mean), by arobust.resource"
+)
+OOM_KILLS = _define("arobust.host.oom_kills", COUNTER, "{kill}", "processes the kernel ended for memory")
+
+# The agent about itself.
+AGENT_UP = _define("arobust.agent.up", GAUGE, "1", "always 1 while the agent runs")
+COLLECTOR_UP = _define(
+    "arobust.collector.up", GAUGE, "1", "1 where the collector's last run worked, by arobust.collector"
+)
+COLLECTOR_DURATION = _define(
+    "arobust.collector.duration", GAUGE, "s", "duration of the collector's last run, by arobust.collector"
+)
+CLIENT_REPORTS = _define("arobust.client.reports", COUNTER, "{report}", "items handed over, by arobust.result")
+CLIENT_QUEUE_ITEMS = _define("arobust.client.queue.items", UPDOWN, "{item}", "items waiting to be delivered")
+CLIENT_QUEUE_BYTES = _define("arobust.client.queue.size", UPDOWN, "By", "bytes waiting to be delivered")
+CLIENT_OLDEST_AGE = _define(
+    "arobust.client.oldest.age", GAUGE, "s", "age of the oldest item that is not delivered yet"
+)
+CLIENT_DROPPED = _define("arobust.client.dropped", COUNTER, "{item}", "items given up, by arobust.reason")
+CLIENT_LATENCY = _define("arobust.client.latency", GAUGE, "s", "duration of the last delivery")
+
+# Facts of a rank (events).
+RANK_BORN = _define("arobust.rank.born", EVENT, "", "a rank's process was seen for the first time")
+RANK_EXITED = _define("arobust.rank.exited", EVENT, "", "a rank's process ended; exit code and witness as attributes")
+RANK_EXCEPTION = _define("arobust.rank.exception", EVENT, "", "user code raised an exception that nobody caught")
+RANK_CRASHING = _define("arobust.rank.crashing", EVENT, "", "the kernel writes a core, or a fatal signal was reported")
+RANK_STOPPED = _define("arobust.rank.stopped", EVENT, "", "every task of the process is in state T")
+RANK_CONTINUED = _define("arobust.rank.continued", EVENT, "", "a stopped process runs again")
+RANK_STALLED = _define("arobust.rank.stalled", EVENT, "", "no progress of any kind for some seconds")
+RANK_RESUMED = _define("arobust.rank.resumed", EVENT, "", "progress after a stall")
+RANK_EXITING = _define("arobust.rank.exiting", EVENT, "", "the interpreter of the rank has begun to end")
+RANK_NONFINITE = _define("arobust.rank.nonfinite", EVENT, "", "the first step whose loss was not finite")
+LAUNCHER_EXITED = _define("arobust.launcher.exited", EVENT, "", "the launcher ended, or was told to end")
+CAPABILITY_MISSING = _define("arobust.capability.missing", EVENT, "", "a source of evidence is not to be had, and the remedy")
+STACK_DUMP = _define("arobust.stack.dump", EVENT, "", "stacks of one process, full text in the body")
+STACK_CAPTURE = _define("arobust.stack.capture", SPAN, "", "one capture of stacks; one span event per thread")
+INCIDENT_EVENT = _define("arobust.incident", EVENT, "", "an incident changed; its JSON in the body")
+INCIDENT_OPEN = _define("arobust.incident.open", GAUGE, "1", "1 while an incident is open, 0 once when it is resolved")
+
+# Attributes.
+GROUP_NAME = _define("arobust.process_group.name", ATTRIBUTE, "", "name of a process group")
+GROUP_RANKS = _define("arobust.process_group.ranks", ATTRIBUTE, "", "its members as short text, see model/ranks.py")
+BACKEND = _define("arobust.process_group.backend", ATTRIBUTE, "", "gloo, nccl, ...")
+EXIT_CODE = _define("process.exit.code", ATTRIBUTE, "", "exit code; absent where a signal ended the process or nobody saw it")
+EXIT_SIGNAL = _define("arobust.exit.signal", ATTRIBUTE, "", "number of the signal that ended the process")
+EXIT_WITNESS = _define("arobust.exit.witness", ATTRIBUTE, "", "launcher, pidfd, zombie, or none: nobody saw the code")
+EXIT_OOM = _define("arobust.exit.oom", ATTRIBUTE, "", "cgroup, host or kernel log: where an out-of-memory kill was seen")
+EXCEPTION_TYPE = _define("exception.type", ATTRIBUTE, "", "qualified type of the exception")
+EXCEPTION_MESSAGE = _define("exception.message", ATTRIBUTE, "", "its message")
+EXCEPTION_STACK = _define("exception.stacktrace", ATTRIBUTE, "", "its traceback")
+CODE_FUNCTION = _define("code.function.name", ATTRIBUTE, "", "innermost function of user code")
+CODE_FILE = _define("code.file.path", ATTRIBUTE, "", "file of that function")
+CODE_LINE = _define("code.line.number", ATTRIBUTE, "", "line in that file")
+THREAD_NAME = _define("thread.name", ATTRIBUTE, "", "name of the thread")
+THREAD_ID = _define("thread.id", ATTRIBUTE, "", "identifier of the thread")
+STACK_TEXT = _define("code.stacktrace", ATTRIBUTE, "", "stack of one thread, innermost frame first")
+STACK_METHOD = _define("arobust.stack.method", ATTRIBUTE, "", "py-spy, py-spy-nonblocking, watcher or faulthandler-file")
+STACK_MAIN = _define("arobust.stack.main", ATTRIBUTE, "", "true for the main thread")
+STACK_ACTIVE = _define("arobust.stack.active", ATTRIBUTE, "", "true where the thread was on a processor")
+STACK_LOCK = _define("arobust.stack.interpreter_lock", ATTRIBUTE, "", "true where the thread held the interpreter lock")
+COMMAND_ID = _define("arobust.command.id", ATTRIBUTE, "", "command that asked for this evidence")
+STEP_ATTRIBUTE = _define("arobust.step", ATTRIBUTE, "", "step at which a fact happened (events only)")
+REASON = _define("arobust.reason", ATTRIBUTE, "", "why something was dropped")
+RESULT = _define("arobust.result", ATTRIBUTE, "", "what became of a report")
+COLLECTOR = _define("arobust.collector", ATTRIBUTE, "", "name of a collector")
+RESOURCE = _define("arobust.resource", ATTRIBUTE, "", "cpu, memory or io")
+CAPABILITY = _define("arobust.capability", ATTRIBUTE, "", "name of a missing capability")
+REMEDY = _define("arobust.remedy", ATTRIBUTE, "", "what would restore a missing capability")
+DISK_DIRECTION = _define("disk.io.direction", ATTRIBUTE, "", "read or write")
+NET_DIRECTION = _define("network.io.direction", ATTRIBUTE, "", "receive or transmit")
+MOUNTPOINT = _define("system.filesystem.mountpoint", ATTRIBUTE, "", "where a file system is mounted")
+LOG_PATH = _define("log.file.path", ATTRIBUTE, "", "training log file")
+LOG_OFFSET = _define("arobust.log.offset", ATTRIBUTE, "", "end of the line in the file, in bytes")
+WORLD_SIZE = _define("arobust.world_size", ATTRIBUTE, "", "number of ranks of the job")
+PID = _define("process.pid", ATTRIBUTE, "", "process id; on events, spans and the one info metric only")
+RANK = _define("arobust.rank", ATTRIBUTE, "", "global rank")
+LOCAL_RANK = _define("arobust.local_rank", ATTRIBUTE, "", "rank on its node")
+ROLE = _define("arobust.role", ATTRIBUTE, "", "role of the process, for example trainer")
+SERVICE_NAME = _define("service.name", ATTRIBUTE, "", "resource: arobust-agent, arobust-master")
+SERVICE_INSTANCE = _define("service.instance.id", ATTRIBUTE, "", "resource: host and job, stable over restarts")
+HOST_NAME = _define("host.name", ATTRIBUTE, "", "resource: the host")
+JOB_ID = _define("arobust.job.id", ATTRIBUTE, "", "resource: the job")
+NODE_RANK = _define("arobust.node.rank", ATTRIBUTE, "", "resource: rank of the node in the job")
+INCARNATION = _define("arobust.incarnation", ATTRIBUTE, "", "resource: restart count of the job")
+INCIDENT_ID = _define("arobust.incident.id", ATTRIBUTE, "", "log records and spans only, never a metric's label")
+RULE = _define("arobust.rule", ATTRIBUTE, "", "rule that made a verdict")
+CAUSE = _define("arobust.cause", ATTRIBUTE, "", "cause code of a verdict")
+
+DICTIONARY: dict[str, Signal] = dict(_all)
