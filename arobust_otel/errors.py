@@ -6,6 +6,7 @@ ArobustError
 ├── JournalError            the journal cannot be opened or written
 │   └── JournalLocked       another process already appends to it
 ├── DecodeError             bytes are not the OTLP message they claim to be
+├── CapabilityError     a source of evidence is not to be had here: names the remedy
 ├── CaptureError            stacks of a process could not be taken
 └── DeliveryError           a batch did not reach its destination
     ├── RetryableDelivery   the same bytes may succeed later
@@ -52,6 +53,23 @@ class JournalLocked(JournalError):
 
 class DecodeError(ArobustError):
     """Bytes are not the OTLP message that they claim to be."""
+
+
+class CapabilityError(ArobustError):
+    """A source of evidence is not to be had on this machine.
+
+    Args:
+        capability: short code, for example ``ptrace``.
+        reason: what is missing, in plain words.
+        remedy: what would restore it, in plain words.
+    """
+
+    def __init__(self, capability: str, reason: str, remedy: str) -> None:
+        """Keep the parts: an event and the heartbeat carry them."""
+        super().__init__(f"{reason}; {remedy}")
+        self.capability = capability
+        self.reason = reason
+        self.remedy = remedy
 
 
 class CaptureError(ArobustError):

@@ -1,0 +1,1 @@
+"""One file = one source on a node. `plugins.py` finds them; nothing is registered here."""
