@@ -1,0 +1,86 @@
+"""What holds for every test: errors of ours are raised again, and nothing is left running.
+
+A thread or process that a test leaves behind fails this test, not a later one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+os.environ["AROBUST_RAISE"] = "1"
+# Inherited by everything that a test starts, so that a process in a session of its own is found too.
+_MARK = f"AROBUST_TEST_RUN={os.getpid()}-{time.monotonic_ns()}"
+os.environ.update([_MARK.split("=", 1)])
+
+SETTLE_SECONDS = 3.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fail-on-skip",
+        action="store_true",
+        help="a skipped test fails the run (the gate sets this: it has everything that tests need)",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Live tests run real trainings on few cores: they get minutes, not seconds."""
+    for item in items:
+        if item.get_closest_marker("live") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and session.config.getoption("--fail-on-skip"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line(f"--fail-on-skip: {len(skipped)} skipped", red=True)
+
+
+def _processes() -> set[psutil.Process]:
+    """Our descendants, and detached processes that carry this run's mark."""
+    found = set(psutil.Process().children(recursive=True))
+    mark = _MARK.encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        if pid == os.getpid():
+            continue
+        try:
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(psutil.Process(pid))
+        except (OSError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        command = " ".join(process.cmdline())[:160]
+        return f"process {process.pid} ({process.status()}): {command}"
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _left(threads: set[threading.Thread], processes: set[psutil.Process]) -> list[str]:
+    """In words; a process that ended but waits for its parent's `wait` counts: nobody collected it."""
+    alive = [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads]
+    return alive + [text for text in map(_describe, _processes() - processes) if text]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    threads, processes = set(threading.enumerate()), _processes()
+    yield
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (left := _left(threads, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left, "left behind: " + "; ".join(left)
