@@ -1,0 +1,163 @@
+"""The kernel's texts under /proc: pure parsers, and readers that return None for what is not there.
+
+No judgement lives here. The root is an argument, so that tests bring a tree of files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+_STAT_FIELDS_AFTER_NAME = 50  # through field 52, exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What we use of /proc/PID/stat. Ticks are USER_HZ; `exit_code` is a wait status, None where hidden."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    user_ticks: int
+    system_ticks: int
+    start_ticks: int
+    resident_pages: int
+    exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What we use of /proc/PID/io, in bytes: all reads and writes, and those that reached a disk."""
+
+    read_chars: int
+    written_chars: int
+    read_bytes: int
+    written_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task of a process at one time; `cpu_ns` is None where the kernel keeps no schedstat."""
+
+    tid: int
+    state: str
+    cpu_ns: int | None
+
+
+def parse_stat(text: str) -> Stat | None:
+    """Parse /proc/PID/stat; the name may hold spaces and brackets. None where the text is not of that form."""
+    opening, closing = text.find("("), text.rfind(")")
+    if opening < 1 or closing < opening:
+        return None
+    rest = text[closing + 1 :].split()
+    numbers = _numbers(rest[1:])
+    head = _numbers([text[:opening].strip()])
+    if numbers is None or head is None or len(numbers) < 21 or len(rest[0]) != 1:
+        return None
+    return Stat(
+        pid=head[0],
+        name=text[opening + 1 : closing],
+        state=rest[0],
+        parent=numbers[0],
+        user_ticks=numbers[10],
+        system_ticks=numbers[11],
+        start_ticks=numbers[18],
+        resident_pages=numbers[20],
+        exit_code=numbers[48] if len(rest) >= _STAT_FIELDS_AFTER_NAME else None,
+    )
+
+
+def parse_schedstat(text: str) -> int | None:
+    """Nanoseconds on a processor: the first of the three numbers of /proc/PID/schedstat."""
+    numbers = _numbers(text.split()[:1])
+    return numbers[0] if numbers else None
+
+
+def parse_pairs(text: str) -> dict[str, str]:
+    """Lines ``key: value`` or ``key value`` as in status, io, memory.events, vmstat; others are left out."""
+    pairs = {}
+    for line in text.splitlines():
+        key, separator, value = line.partition(":")
+        if not separator:
+            key, separator, value = line.partition(" ")
+        if separator and key:
+            pairs[key] = value.strip()
+    return pairs
+
+
+def parse_io(text: str) -> Transfer | None:
+    """Parse /proc/PID/io; None where a number is missing."""
+    pairs = parse_pairs(text)
+    numbers = _numbers([pairs.get(key, "") for key in ("rchar", "wchar", "read_bytes", "write_bytes")])
+    return Transfer(*numbers) if numbers else None
+
+
+def read_text(path: Path) -> str | None:
+    """Content of a small kernel file; None where it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def read_stat(proc: Path, pid: int) -> Stat | None:
+    """Stat of a process; None where there is none."""
+    text = read_text(proc / str(pid) / "stat")
+    return parse_stat(text) if text is not None else None
+
+
+def read_tasks(proc: Path, pid: int) -> tuple[Task, ...]:
+    """All tasks of a process; tasks that end meanwhile are left out."""
+    folder = proc / str(pid) / "task"
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.name.isdigit()]
+    except OSError:
+        return ()
+    tasks = []
+    for name in sorted(names, key=int):
+        stat = parse_stat(read_text(folder / name / "stat") or "")
+        if stat is not None:
+            schedule = read_text(folder / name / "schedstat")
+            tasks.append(Task(int(name), stat.state, parse_schedstat(schedule) if schedule else None))
+    return tuple(tasks)
+
+
+def read_io(proc: Path, pid: int, tid: int | None = None) -> Transfer | None:
+    """Bytes of a process, or of one of its tasks; None where we may not look."""
+    folder = proc / str(pid) if tid is None else proc / str(pid) / "task" / str(tid)
+    text = read_text(folder / "io")
+    return parse_io(text) if text is not None else None
+
+
+def descriptors(proc: Path, pid: int) -> dict[int, str]:
+    """Open descriptors of a process and what they lead to; empty where we may not look."""
+    found = {}
+    try:
+        entries = list((proc / str(pid) / "fd").iterdir())
+    except OSError:
+        return {}
+    for entry in entries:
+        try:
+            found[int(entry.name)] = str(entry.readlink())
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def open_flags(proc: Path, pid: int, descriptor: int) -> int | None:
+    """Flags with which a descriptor was opened (O_WRONLY, ...); None where unknown."""
+    text = read_text(proc / str(pid) / "fdinfo" / str(descriptor))
+    try:
+        return int(parse_pairs(text or "")["flags"], 8)
+    except (KeyError, ValueError):
+        return None
+
+
+def _numbers(words: list[str]) -> list[int] | None:
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        return None
