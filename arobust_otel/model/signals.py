@@ -170,5 +170,10 @@ INCARNATION = _define("arobust.incarnation", ATTRIBUTE, "", "resource: restart c
 INCIDENT_ID = _define("arobust.incident.id", ATTRIBUTE, "", "log records and spans only, never a metric's label")
 RULE = _define("arobust.rule", ATTRIBUTE, "", "rule that made a verdict")
 CAUSE = _define("arobust.cause", ATTRIBUTE, "", "cause code of a verdict")
+INCIDENT_STATUS = _define("arobust.incident.status", ATTRIBUTE, "", "pending, open or resolved")
+INCIDENT_GRADE = _define("arobust.incident.grade", ATTRIBUTE, "", "how good the evidence of a verdict is")
+STACK_DIGEST = _define("arobust.stack.digest", ATTRIBUTE, "", "digest of a stack's text: finds its log record")
+EVENT_NAME = _define("event.name", ATTRIBUTE, "", "name of an event, from senders without the field event_name")
+FORWARDED = _define("arobust.forwarded", ATTRIBUTE, "", "resource: true on what a master made; not forwarded again")
 
 DICTIONARY: dict[str, Signal] = dict(_all)
