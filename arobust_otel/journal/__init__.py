@@ -1,4 +1,4 @@
-"""Durable ordered log: append, read from an offset, cursors, snapshots, retention (format: docs/journal.md)."""
+"""Durable ordered log: append, read from an offset, cursors, snapshots, retention (docs/journal.md)."""
 
 from __future__ import annotations
 

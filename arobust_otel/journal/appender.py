@@ -85,7 +85,7 @@ class Appender:
     def append(
         self, kind: Kind, payload: bytes, *, received_ns: int, signal: str = "", sender: str = ""
     ) -> int:
-        """Hand a record to the operating system; readers see it at once, a power cut may lose it until `sync`.
+        """Hand a record to the system; readers see it at once, a power cut may lose it until `sync`.
 
         Returns:
             The record's offset. `received_ns` is raised to the one before where the clock went back.
@@ -110,7 +110,7 @@ class Appender:
             The offset below which all records are durable.
 
         Raises:
-            JournalError: the disk failed. What is durable is not known any more, so nothing is appended after.
+            JournalError: the disk failed. What is durable is not known any more, so it takes no more.
         """
         with self._mutex:
             self._check()

@@ -116,7 +116,7 @@ class RecordHeader:
         kind = _KINDS.get(self.kind)
         split = self.signal_bytes + self.sender_bytes
         if kind is None:
-            raise JournalError(f"record {self.offset} is of kind {self.kind}, which this version does not know")
+            raise JournalError(f"record {self.offset} is of kind {self.kind}, unknown to this version")
         try:
             signal = str(content[: self.signal_bytes], "utf-8")
             sender = str(content[self.signal_bytes : split], "utf-8")
@@ -145,7 +145,7 @@ def pack_record(stamp: Stamp, texts: tuple[str, str], payload: bytes, salt: int)
     names = signal + sender
     length = len(names) + len(payload)
     if len(signal) > 255 or len(sender) > 65535 or length > MAX_CONTENT_BYTES:
-        raise JournalError(f"a record of {length} bytes, sender of {len(sender)}, is too long for the journal")
+        raise JournalError(f"{length} bytes from a sender of {len(sender)} are too long for a record")
     content = crc32(payload, crc32(names, salt))
     fields = _FIELDS.pack(
         content, length, stamp.offset, stamp.durable, stamp.received_ns, stamp.kind, len(signal), len(sender)

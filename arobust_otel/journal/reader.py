@@ -34,7 +34,7 @@ class Reader:
         """Next records, empty at the tail; fewer than `max_records` where they are large (8 MiB a call).
 
         Raises:
-            JournalError: a record that was whole once is damaged, or its segment is gone; names segment and byte.
+            JournalError: a record that was whole once is damaged or gone; names segment and byte.
         """
         records: list[Record] = []
         budget_bytes = READ_BYTES

@@ -113,7 +113,7 @@ def _take_points(
     rows: list[tuple[int, int, int, float, int]],
     groups: dict[tuple[str, str], int],
 ) -> int:
-    """Add a row per point with a value; returns how many had none. The hot loop of the master: keep it tight."""
+    """Add a row per point with a value; returns how many had none."""
     rank_key, name_key, ranks_key = signals.RANK, signals.GROUP_NAME, signals.GROUP_RANKS
     skipped = 0
     for point in points:
