@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from arobust_otel.model import signals
+from arobust_otel.model.beacon import PHASES, PROCESS_STATES, STATES
 from arobust_otel.model.columns import Batch
 from arobust_otel.model.heartbeat import CollectorReport, Heartbeat, RankReport
 from arobust_otel.state.job import MAX_RANKS, JobState
@@ -56,12 +57,24 @@ class Book:
             self.jobs[key] = JobState(
                 job_id, incarnation, tick=self.tick, now_ns=self.now_ns, first_tick=self.tick
             )
-            for other in self.jobs.values():
-                if other.job_id == job_id:
-                    newest = max(j.incarnation for j in self.jobs.values() if j.job_id == job_id)
-                    other.superseded = other.incarnation < newest
+            self._supersede(job_id)
         self.last_active[key] = self.tick
         return self.jobs[key]
+
+    def _supersede(self, job_id: str) -> None:
+        attempts = [job for job in self.jobs.values() if job.job_id == job_id]
+        newest = max(job.incarnation for job in attempts)
+        for job in attempts:
+            job.superseded = job.incarnation < newest
+
+    def _follow_successors(self) -> None:
+        stepping = {
+            job.job_id
+            for job in self.jobs.values()
+            if not job.superseded and job.ranks and (job.value(signals.STEP) >= 1).any()
+        }
+        for job in self.jobs.values():
+            job.successor_runs = job.superseded and job.job_id in stepping
 
     def _make_room(self) -> None:
         while len(self.jobs) >= MAX_JOBS:
@@ -135,6 +148,7 @@ class Book:
         self.now_ns = now_ns
         for job in self.jobs.values():
             job.tick, job.now_ns = self.tick, now_ns
+        self._follow_successors()
         for key in [key for key, tick in self.last_active.items() if self.tick - tick > KEEP_TICKS]:
             self.jobs.pop(key, None)
             del self.last_active[key]
@@ -152,8 +166,6 @@ class Book:
 
 
 def _rank_row(job: JobState, rank: int) -> dict[str, object]:
-    from arobust_otel.model.beacon import PHASES, PROCESS_STATES, STATES
-
     life = job.lives.get(rank)
     heard = int(job.heard_tick[rank]) if rank < job.ranks else -1
 

@@ -86,7 +86,8 @@ class JobState:
     now_ns: int = 0
     first_tick: int = 0
     world_size: int = 0
-    superseded: bool = False
+    superseded: bool = False  # a newer incarnation exists
+    successor_runs: bool = False  # and it makes steps
     late_points: int = 0
     foreign_ranks: int = 0
     latest: Floats = field(default_factory=lambda: np.full((len(SIGNALS), 0), np.nan))
