@@ -1,6 +1,6 @@
 """Settings of master and agent: read from TOML, environment and flags, checked, frozen.
 
-Later beats earlier: default, file (`--config` or `AROBUST_CONFIG`), environment (agent only: `AROBUST_<KEY>`),
+Later beats earlier: default, file (`--config`, `AROBUST_CONFIG`), environment (agent only: `AROBUST_<KEY>`),
 flag. Every mistake is a `ConfigurationError` at the start that names the key and what would be right. Nothing
 here opens a socket or knows a rule: parts say themselves which options they have (`plugins`).
 """
@@ -52,6 +52,7 @@ class MasterSettings:
     data_dir: Path = field(default_factory=default_data_dir)
     otlp_http: Address = DEFAULT_OTLP_HTTP
     api: Address = DEFAULT_API
+    token: str = ""  # where set, senders must present it as a bearer token
     sync: bool = True  # acknowledge only what is on the disk
     snapshot_seconds: float = at_least(1, 60.0)
     retention_bytes: int = at_least(128 * MEBIBYTE, 4096 * MEBIBYTE)
