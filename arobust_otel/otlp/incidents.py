@@ -35,7 +35,7 @@ def incident_requests(output_body: dict[str, Any]) -> list[tuple[str, bytes]]:
     """Requests for one output of the engine: (signal, serialized request), the log record first.
 
     Args:
-        output_body: ``incident`` (Incident.to_json()) and ``stacks``, a list of {rank, pid, at, method, text}.
+        output_body: ``incident`` (Incident.to_json()) and ``stacks`` (list of {rank, pid, at, method, text})
 
     A pending incident is a log record only: nobody is to be woken by it.
     """
