@@ -1,0 +1,147 @@
+"""Bytes of a log -> lines -> records: one record a line, but one for a whole traceback. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from arobust_otel.model.samples import ERROR, INFO, WARN
+
+MAX_RECORD_BYTES = 64 * 1024
+
+_TRACEBACK = re.compile(r"^(?P<prefix>\S{0,40}\s?)(?:\s*\+ Exception Group )?Traceback \(most recent call last\):")
+_CHAINS = ("During handling of the above exception", "The above exception was the direct cause")
+_SEVERE = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|Fatal)\b|^\S*(?:Error|Exception): |\bTraceback \(most recent")
+_WARNING = re.compile(r"\b(?:WARN|WARNING)\b|Warning: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record and the offset in the file just after it."""
+
+    text: str
+    end_offset: int
+
+
+def severity(text: str) -> int:
+    """Severity number that the first words of a record suggest."""
+    head = text[:300]
+    if _SEVERE.search(head):
+        return ERROR
+    return WARN if _WARNING.search(head) else INFO
+
+
+def decode_line(line: bytes, cut_bytes: int = 0) -> str:
+    """Text of one line as a terminal would show it at the end: what a carriage return overwrote is dropped.
+
+    Undecodable bytes become U+FFFD; `cut_bytes` that were left out are said at the end.
+    """
+    text = line.decode("utf-8", "replace").rstrip("\r")
+    parts = [part for part in text.split("\r") if part.strip()]
+    shown = parts[-1] if parts else ""
+    return f"{shown} [cut: {cut_bytes} bytes left out]" if cut_bytes else shown
+
+
+@dataclass(slots=True)
+class LineSplitter:
+    """Cuts a stream of bytes into whole lines; holds at most one unfinished line of bounded length."""
+
+    offset: int  # in the file, just after the last byte that was fed
+    max_bytes: int = MAX_RECORD_BYTES
+    _unfinished: bytes = b""
+    _left_out: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no unfinished line is held."""
+        return not self._unfinished and not self._left_out
+
+    def feed(self, data: bytes) -> list[Record]:
+        """Lines that `data` completes."""
+        records = []
+        at = self.offset
+        self.offset += len(data)
+        *whole, rest = data.split(b"\n")
+        for line in whole:
+            at += len(line) + 1
+            self._take(line)
+            records.append(self._give(at))
+        self._take(rest)
+        return records
+
+    def finish(self) -> list[Record]:
+        """The unfinished line, where the file will not grow any more."""
+        return [] if self.is_clean else [self._give(self.offset)]
+
+    def _take(self, part: bytes) -> None:
+        room = self.max_bytes - len(self._unfinished)
+        self._unfinished += part[:room]
+        self._left_out += max(0, len(part) - room)
+
+    def _give(self, end: int) -> Record:
+        record = Record(decode_line(self._unfinished, self._left_out), end)
+        self._unfinished, self._left_out = b"", 0
+        return record
+
+
+@dataclass(slots=True)
+class TracebackJoiner:
+    """Joins the lines of a traceback, chained ones included, into one record; leaves out empty lines.
+
+    A traceback is complete only when the line after it is seen: `flush` gives what is held.
+    """
+
+    _lines: list[str] = field(default_factory=list)
+    _size: int = 0
+    _end: int = 0
+    _prefix: str = ""
+    _message_seen: bool = False
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether part of a traceback is held."""
+        return bool(self._lines)
+
+    def feed(self, line: Record) -> list[Record]:
+        """Records that this line completes."""
+        start = _TRACEBACK.match(line.text)
+        if self._lines and self._belongs(line.text, start is not None):
+            self._hold(line)
+            return self.flush() if self._size > MAX_RECORD_BYTES else []
+        records = self.flush()
+        if start is not None:
+            self._prefix = start["prefix"].rstrip()
+            self._hold(line)
+        elif line.text.strip():
+            records.append(line)
+        return records
+
+    def flush(self) -> list[Record]:
+        """What is held, as one record."""
+        if not self._lines:
+            return []
+        record = Record("\n".join(self._lines).rstrip()[:MAX_RECORD_BYTES], self._end)
+        self._lines, self._size, self._message_seen = [], 0, False
+        return [record]
+
+    def _hold(self, line: Record) -> None:
+        self._lines.append(line.text)
+        self._size += len(line.text) + 1
+        self._end = line.end_offset
+
+    def _belongs(self, text: str, starts: bool) -> bool:
+        """Whether a line continues the held traceback; notes when the exception's own line came."""
+        if not text.startswith(self._prefix) and text.strip():
+            return False
+        rest = text[len(self._prefix) :] if text.startswith(self._prefix) else ""
+        rest = rest.removeprefix(" ") if self._prefix else rest
+        if starts or rest.startswith(_CHAINS):
+            self._message_seen = False
+            return True
+        if not rest.strip():
+            return True
+        if self._message_seen:
+            return False
+        if not rest[0].isspace():
+            self._message_seen = True
+        return True
