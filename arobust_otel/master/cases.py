@@ -82,7 +82,11 @@ class Change:
 @codec.register
 @dataclass(slots=True)
 class CaseBook:
-    """active: by ``job/rule``. resolved: newest last. explained: ``job/family`` whose ends are consequences."""
+    """active: by ``job/rule``. resolved: newest last.
+
+    explained: ``job/family`` whose findings are consequences, or leftovers, of the incident with this id; until
+    nothing of that family is found any more.
+    """
 
     active: dict[str, Case] = field(default_factory=dict)
     resolved: list[Incident] = field(default_factory=list)
@@ -210,7 +214,8 @@ class CaseBook:
 
     def _forget_explained(self, key: str, findings: Sequence[tuple[RuleFacts, Finding]]) -> None:
         """Once nothing is found any more, the next trouble is a new one."""
-        families = {rule.family for rule, _ in findings} | {case.family for case in self.open_of(key)}
+        families = {rule.family for rule, finding in findings if finding.opens}
+        families |= {case.family for case in self.open_of(key)}
         for name in [n for n in self.explained if n.rpartition("/")[0] == key]:
             if name.rpartition("/")[2] not in families:
                 del self.explained[name]
@@ -236,6 +241,7 @@ class CaseBook:
         )
         del self.active[f"{case.job}/{case.incident.rule}"]
         self.resolved.append(done)
+        self.explained[f"{case.job}/{case.family}"] = done.id
         return [Change(done, case.stacks_of)]
 
 
