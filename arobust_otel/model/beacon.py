@@ -7,7 +7,6 @@ missing in `beacon_gaps`.
 
 from __future__ import annotations
 
-import re
 from io import RawIOBase
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from arobust_otel.errors import BeaconError
 from arobust_otel.model import beacon_layout as at
 from arobust_otel.model.beacon_codec import decode, encode
 from arobust_otel.model.beacon_gaps import CAPABILITIES, GAPS
+from arobust_otel.model.beacon_layout import PHASES, PROCESS_STATES, STATES
+from arobust_otel.model.beacon_paths import job_folder, launcher_file, rank_file, safe_name
 from arobust_otel.model.beacon_values import (
-    PHASES,
-    PROCESS_STATES,
-    STATES,
     Child,
     GroupCounters,
     LauncherBeacon,
@@ -49,26 +47,6 @@ __all__ = [
 
 _READS = 5
 _SEQUENCES = (at.HOT_SEQUENCE, at.GROUPS_SEQUENCE, at.FACTS_SEQUENCE)
-
-
-def safe_name(job_id: str) -> str:
-    """A job id as one path component: other characters than ``A-Za-z0-9._-`` become ``_``."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", job_id).lstrip(".")[:120] or "_"
-
-
-def job_folder(root: str | Path, job_id: str) -> Path:
-    """Folder of a job on this node."""
-    return Path(root) / safe_name(job_id)
-
-
-def rank_file(rank: int, pid: int) -> str:
-    """Name of a rank's beacon; side files take its stem."""
-    return f"rank-{rank}-{pid}.beacon"
-
-
-def launcher_file(pid: int) -> str:
-    """Name of a launcher's beacon."""
-    return f"launcher-{pid}.beacon"
 
 
 def request_stacks(path: str | Path, number: int) -> None:

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from arobust_otel.errors import BeaconError
 from arobust_otel.model import beacon_layout as at
 from arobust_otel.model.beacon_gaps import CAPABILITIES, GAP_CODES, from_mask, to_mask
+from arobust_otel.model.beacon_layout import PHASES, STATES
 from arobust_otel.model.beacon_values import (
-    PHASES,
-    STATES,
     Child,
     GroupCounters,
     LauncherBeacon,

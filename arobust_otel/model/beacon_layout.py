@@ -6,6 +6,21 @@ padded with zero bytes. Shared by the writer (`training/`) and the reader (`mode
 
 from __future__ import annotations
 
+# Codes are positions in these tables: rows are only ever added at the end.
+STATES = (
+    "unknown",
+    "imported",
+    "init_group",
+    "first_step",
+    "running",
+    "checkpoint",
+    "evaluation",
+    "teardown",
+    "done",
+)
+PHASES = ("none", "data", "forward", "backward", "optimizer", "checkpoint", "collective")
+PROCESS_STATES = ("unknown", "running", "sleeping", "disk", "stopped", "traced", "zombie", "gone")
+
 SIZE_BYTES = 4096
 VERSION = 1
 RANK_MAGIC = int.from_bytes(b"AROBRANK", "little")

@@ -4,20 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STATES = (
-    "unknown",
-    "imported",
-    "init_group",
-    "first_step",
-    "running",
-    "checkpoint",
-    "evaluation",
-    "teardown",
-    "done",
-)
-PHASES = ("none", "data", "forward", "backward", "optimizer", "checkpoint", "collective")
-PROCESS_STATES = ("unknown", "running", "sleeping", "disk", "stopped", "traced", "zombie", "gone")
-
 
 @dataclass(frozen=True, slots=True)
 class GroupCounters:
