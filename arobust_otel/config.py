@@ -185,7 +185,11 @@ def _rules(sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise ConfigurationError(key, values, one_of(name, tuple(known), "a rule"))
         if not isinstance(values, dict):
             raise ConfigurationError(key, values, f"a table: [{key}]")
-        result[name] = _options(known[name], values, key)
+        options = dict(values)
+        enabled = {"enabled": options.pop("enabled")} if "enabled" in options else {}
+        if not isinstance(enabled.get("enabled", True), bool):
+            raise ConfigurationError(f"{key}.enabled", enabled["enabled"], "true or false")
+        result[name] = {**enabled, **_options(known[name], options, key)}
     return result
 
 

@@ -1,0 +1,55 @@
+"""`arobust status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from arobust_otel.commands.shown import api_option, ask, json_option, print_json, rows
+from arobust_otel.screen import render_ranks
+
+
+@click.command(name="status")
+@api_option
+@click.option("--job", "job_id", help="Only this job.")
+@json_option
+def command(api: str, job_id: str | None, as_json: bool) -> None:
+    """Show jobs, ranks and agents, and what cannot be seen."""
+    only = {"job_id": job_id}
+    answers = {
+        "status": ask(api, "status"),
+        "jobs": rows(ask(api, "jobs", only), "jobs"),
+        "ranks": rows(ask(api, "ranks", only), "ranks"),
+        "agents": rows(ask(api, "agents", only), "agents"),
+    }
+    if as_json:
+        print_json(answers)
+        return
+    for text in _sections(answers):
+        click.echo(text)
+
+
+def _sections(answers: dict[str, Any]) -> list[str]:
+    if not answers["jobs"]:
+        return ["The master answers and has seen no job yet."]
+    texts = [_job(job) for job in answers["jobs"] if not job.get("superseded")]
+    texts += ["", render_ranks(answers["ranks"]), ""]
+    texts += [line for agent in answers["agents"] for line in _agent(agent)]
+    return texts
+
+
+def _job(job: dict[str, Any]) -> str:
+    alive, size = job.get("ranks_alive", 0), job.get("world_size") or job.get("ranks_seen", 0)
+    restarts = f", restart {job['incarnation']}" if job.get("incarnation") else ""
+    incidents = job.get("open_incidents", 0)
+    trouble = f"{incidents} open incident{'s' * (incidents != 1)}" if incidents else "no open incident"
+    return f"Job {job.get('job_id')}{restarts}: {alive} of {size} ranks alive, {trouble}"
+
+
+def _agent(agent: dict[str, Any]) -> list[str]:
+    state = "ended" if agent.get("ended") else f"last heard {agent.get('last_heartbeat_at')}"
+    lines = [f"Agent {agent.get('agent')}: {state}"]
+    broken = [row for row in agent.get("collectors", []) if not row.get("ok")]
+    lines += [f"  {row.get('name')} does not work: {row.get('reason')}" for row in broken]
+    return lines + [f"  cannot see: {gap}" for gap in agent.get("gaps", [])]
