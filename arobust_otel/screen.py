@@ -45,7 +45,7 @@ RANK_COLUMNS: tuple[RankColumn, ...] = (
 def render_incident(incident: dict[str, Any], width: int = WIDTH) -> str:
     """The verdict as plain text: headline, summary, then who, why, what to do and what would refute it."""
     lines = [headline(incident), *textwrap.wrap(str(incident.get("summary") or "(no summary)"), width)]
-    for label, text in details(incident):
+    for label, text in _once(details(incident)):
         lines += _labelled(label, text, width)
     return "\n".join(lines)
 
@@ -60,11 +60,8 @@ def print_rich(incident: dict[str, Any]) -> None:
     width = min(console.width, WIDTH + 4)
     style = STYLES.get(str(incident.get("status")), "")
     body = Text(str(incident.get("summary") or ""), style="bold")
-    for label, text in details(incident):
-        body.append("\n")
-        body.append(
-            "\n".join(_labelled(label, text, width - 4)), style="dim" if label == "Against" else "not bold"
-        )
+    for label, text in _once(details(incident)):
+        body.append("\n" + "\n".join(_labelled(label, text, width - 4)), style="not bold")
     console.print(Panel(body, title=headline(incident), title_align="left", border_style=style, width=width))
 
 
@@ -100,6 +97,14 @@ def details(incident: dict[str, Any]) -> list[tuple[str, str]]:
     found += [("Revised", _revision(item)) for item in incident.get("revisions") or ()]
     found.append(("When", _when(incident)))
     return found
+
+
+def _once(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same, with a label said only where it changes."""
+    before = ["", *(label for label, _ in found)]
+    return [
+        ("" if label == last else label, text) for (label, text), last in zip(found, before, strict=False)
+    ]
 
 
 def render_ranks(ranks: Sequence[dict[str, Any]], limit: int = RANKS_SHOWN) -> str:
