@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from arobust_otel.model import signals
 from arobust_otel.model.incident import OPEN, PENDING
-from arobust_otel.model.samples import ERROR, INFO, AttributeValue
+from arobust_otel.model.samples import ERROR, INFO
 from arobust_otel.otlp.messages import LOGS, METRICS, TRACES
 
 SCOPE = "arobust_otel.master"
@@ -28,7 +28,7 @@ SERVICE = "arobust-master"
 EXCERPT_BYTES = 1500
 EXCERPT_LINES = 20
 
-Values = dict[str, AttributeValue]
+Values = dict[str, "str | int | bool"]
 
 
 def incident_requests(output_body: dict[str, Any]) -> list[tuple[str, bytes]]:
@@ -201,7 +201,5 @@ def _fill(owner: Any, values: Values) -> None:
             held.bool_value = value
         elif isinstance(value, int):
             held.int_value = value
-        elif isinstance(value, float):
-            held.double_value = value
         else:
             held.string_value = _clean(value)

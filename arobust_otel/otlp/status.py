@@ -54,18 +54,23 @@ def success(signal: str, encoding: Encoding, rejected: int = 0, message: str = "
     if rejected or message:
         partial = response.partial_success  # type: ignore[attr-defined]
         setattr(partial, REJECTED[signal], rejected)
-        partial.error_message = message[:MAX_MESSAGE_CHARACTERS]
+        partial.error_message = _short(message)
     return _encode(response, encoding)
 
 
 def failure(status: int, encoding: Encoding, message: str) -> bytes:
     """Body of a 4xx or 5xx: google.rpc.Status; a 400 carries a BadRequest that says the same."""
-    text = message[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
+    text = _short(message)
     body = Status(code=_CODES.get(status, _UNKNOWN), message=text)
     if status == 400:
         violation = BadRequest.FieldViolation(field="body", description=text)
         body.details.add().Pack(BadRequest(field_violations=[violation]))
     return _encode(body, encoding)
+
+
+def _short(message: str) -> str:
+    """Cut, and without lone surrogates, which protobuf refuses."""
+    return message[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def _encode(message: Message, encoding: Encoding) -> bytes:

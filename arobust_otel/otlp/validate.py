@@ -122,7 +122,7 @@ def _cut_metrics(metrics: Any, reasons: _Reasons) -> bool:
     good = []
     for metric, kind in _with_kind(metrics):
         data: Any = getattr(metric, kind) if kind else None
-        reason = _metric_fault(metric, kind, data)
+        reason = _metric_fault(metric, kind, data) if data is None or data.data_points else ""
         good.append(not reason)
         if reason:
             reasons.add(reason, len(data.data_points) if data is not None else 1)

@@ -17,8 +17,8 @@ with Appender.open(sys.argv[1], segment_bytes=20_000) as appender:
     number = appender.next_offset
     while True:
         for _ in range(5):
-            offset = appender.append(Kind.REQUEST, b"%d:" % number + b"x" * (number % 700), received_ns=number)
-            assert offset == number
+            payload = b"%d:" % number + b"x" * (number % 700)
+            assert appender.append(Kind.REQUEST, payload, received_ns=number) == number
             number += 1
         print(appender.sync(), flush=True)
 """

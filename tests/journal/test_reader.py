@@ -115,7 +115,7 @@ def test_damage_in_a_finished_segment_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(data)
     with (
         Reader(tmp_path) as reader,
-        pytest.raises(JournalError, match="00.segment at byte 32: a record is dam"),
+        pytest.raises(JournalError, match=r"00\.segment at byte 32: a record is dam"),
     ):
         reader.read()
 
