@@ -1,0 +1,220 @@
+"""OTLP/HTTP to the master through the SDK's own exporters.
+
+Their public `session` argument is where the answer is seen: the exporters ignore partial success, count
+redirects as success and retry within their own deadline. Here one call is one try: `MasterClient` governs
+retries, so a retryable answer reaches the exporter as an error that it gives up on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+from google.protobuf.message import DecodeError
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from arobust_otel.agent.transport import Answer, PoisonedBatch, base_url
+from arobust_otel.errors import PermanentDelivery, RetryableDelivery
+
+RETRYABLE_STATUSES = frozenset((408, 429, 502, 503, 504))
+CONTENT_STATUSES = frozenset((400, 413, 422))
+MAX_ANSWER_BYTES = 64 * 1024
+MAX_RETRY_AFTER_SECONDS = 60.0
+_EXPORTERS: dict[str, Any] = {
+    "metrics": OTLPMetricExporter,
+    "logs": OTLPLogExporter,
+    "traces": OTLPSpanExporter,
+}
+# response message, its field of rejected items, and the same field in JSON
+_RESPONSES: dict[str, tuple[Any, str, str]] = {
+    "metrics": (ExportMetricsServiceResponse, "rejected_data_points", "rejectedDataPoints"),
+    "logs": (ExportLogsServiceResponse, "rejected_log_records", "rejectedLogRecords"),
+    "traces": (ExportTraceServiceResponse, "rejected_spans", "rejectedSpans"),
+}
+
+
+class _GivenUp(Exception):
+    """Told to the exporter so that it does not retry by itself: it retries connection errors and 503."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What came back: a status, or the error instead of it."""
+
+    status: int | None
+    reason: str
+    body: bytes = b""
+    is_json: bool = False
+    retry_after_seconds: float | None = None
+
+
+class _Session(requests.Session):
+    """Keeps what came back, and ends a call at its deadline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: _Seen | None = None
+        self._deadline = 0.0
+        self._tries = 0
+
+    def begin(self, deadline_seconds: float) -> None:
+        """A new call starts."""
+        self.seen = None
+        self._deadline = time.monotonic() + deadline_seconds
+        self._tries = 0
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """One request; raises `_GivenUp` where the exporter would otherwise retry."""
+        self._tries += 1
+        left = max(0.05, self._deadline - time.monotonic())
+        kwargs.update(timeout=left, stream=True)
+        try:
+            response = super().request(*args, **kwargs)
+            body = self._read(response)
+        except requests.RequestException as error:
+            self.seen = _Seen(None, _reason(error))
+            stale = isinstance(error, requests.ConnectionError) and not isinstance(error, requests.Timeout)
+            if stale and self._tries == 1 and time.monotonic() < self._deadline:
+                raise  # a kept connection that the server closed: the exporter tries once more, at once
+            raise _GivenUp(self.seen.reason) from None
+        self.seen = _Seen(
+            response.status_code,
+            f"{response.status_code} {response.reason}",
+            body,
+            "json" in response.headers.get("content-type", ""),
+            retry_after(response.headers.get("retry-after"), time.time()),
+        )
+        if response.status_code in RETRYABLE_STATUSES or 300 <= response.status_code < 400:
+            raise _GivenUp(self.seen.reason)
+        return response
+
+    def _read(self, response: requests.Response) -> bytes:
+        """The answer's body, within limits of size and time."""
+        body = b""
+        with response:
+            for piece in response.iter_content(8192):
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES or time.monotonic() > self._deadline:
+                    break
+        return body
+
+
+class HttpTransport:
+    """The three OTLP/HTTP exporters behind one session.
+
+    Args:
+        master: base URL; a bare ``host:port`` is refused.
+        call_seconds: longest time of one request.
+    """
+
+    def __init__(self, master: str, call_seconds: float) -> None:
+        """Opens no socket yet.
+
+        Raises:
+            ConfigurationError: `master` is no URL.
+        """
+        url = base_url(master)
+        silence_exporter_loggers()
+        self._session = _Session()
+        self._exporters = {
+            signal: make(
+                endpoint=f"{url}/v1/{signal}",
+                timeout=call_seconds,
+                compression=_compression(signal),
+                session=self._session,
+            )
+            for signal, make in _EXPORTERS.items()
+        }
+        self._call_seconds = call_seconds
+
+    def send(self, signal: str, payload: Any, deadline_seconds: float) -> Answer:
+        """See `Transport.send`."""
+        self._session.begin(min(deadline_seconds, self._call_seconds))
+        self._exporters[signal].export(payload)
+        seen = self._session.seen
+        if seen is None:
+            raise PoisonedBatch(f"{signal} could not be encoded, or are larger than a request may be")
+        return judge(signal, seen)
+
+    def close(self) -> None:
+        """Give back sockets."""
+        self._session.close()
+
+
+def judge(signal: str, seen: _Seen) -> Answer:
+    """What an answer means; raises as `Transport.send` says."""
+    if seen.status is None or seen.status in RETRYABLE_STATUSES:
+        raise RetryableDelivery(seen.reason, seen.retry_after_seconds)
+    if 200 <= seen.status < 300:
+        return partial_success(signal, seen.body, seen.is_json)
+    if seen.status in CONTENT_STATUSES:
+        raise PoisonedBatch(seen.reason)
+    raise PermanentDelivery(seen.reason)
+
+
+def partial_success(signal: str, body: bytes, is_json: bool = False) -> Answer:
+    """Rejected items and the reason in the answer to an export; an answer that is none says nothing."""
+    message_type, field, json_field = _RESPONSES[signal]
+    try:
+        if is_json:
+            partial = json.loads(body or b"{}").get("partialSuccess") or {}
+            return Answer(int(partial.get(json_field, 0)), str(partial.get("errorMessage", "")))
+        partial = message_type.FromString(body).partial_success
+        return Answer(int(getattr(partial, field)), partial.error_message)
+    except (ValueError, AttributeError, TypeError, DecodeError):
+        return Answer()
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds that a Retry-After header asks for (number or HTTP date), at most a minute; None without one.
+
+    >>> retry_after("3", 0), retry_after("Thu, 01 Jan 1970 00:00:10 GMT", 4), retry_after("soon", 0)
+    (3.0, 6.0, None)
+    """
+    if not value:
+        return None
+    try:
+        seconds = (
+            float(value) if value.strip().isdecimal() else parsedate_to_datetime(value).timestamp() - now
+        )
+    except (ValueError, TypeError):
+        return None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
+
+
+def silence_exporter_loggers() -> None:
+    """Keep the SDK's complaints out of user logs; exported again they would feed themselves for ever."""
+    for name in ("opentelemetry.exporter", "opentelemetry.sdk"):
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+
+
+def _compression(signal: str) -> Compression | None:
+    """gzip, unless the OTLP variables say something else."""
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
+    return None if any(os.environ.get(name) for name in names) else Compression.Gzip
+
+
+def _reason(error: requests.RequestException) -> str:
+    """The innermost reason: requests and urllib3 wrap it three times."""
+    inner: BaseException = error
+    for _ in range(5):
+        following = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
+        if not isinstance(following, BaseException):
+            break
+        inner = following
+    return str(inner).rpartition(": ")[2] or type(error).__name__
