@@ -160,7 +160,9 @@ class Story:
         _put(record.attributes, values)
         self._feed(Kind.REQUEST, request.SerializeToString(), "logs")
 
-    def ends(self, rank: int, *, code: int | None = None, signal: int | None = None, at_s: float = 0.0) -> None:
+    def ends(
+        self, rank: int, *, code: int | None = None, signal: int | None = None, at_s: float = 0.0
+    ) -> None:
         """The process of a rank ends, and the launcher saw how."""
         attributes: dict[str, Any] = {signals.EXIT_WITNESS: "launcher"}
         if code is not None:
@@ -170,7 +172,9 @@ class Story:
         self.people[rank].gone = True
         self.fact(signals.RANK_EXITED, rank, attributes, at_s)
 
-    def raises(self, rank: int, kind: str, message: str, place: tuple[str, str, int], at_s: float = 0.0) -> None:
+    def raises(
+        self, rank: int, kind: str, message: str, place: tuple[str, str, int], at_s: float = 0.0
+    ) -> None:
         """User code of a rank raises an exception that nobody catches."""
         function, file, line = place
         attributes = {

@@ -36,22 +36,38 @@ class RuleFacts(Protocol):
     """What a case needs to know of its rule."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the rule."""
+        ...
+
     @property
-    def family(self) -> str: ...
+    def family(self) -> str:
+        """Rules that explain the same trouble."""
+        ...
+
     @property
-    def priority(self) -> int: ...
+    def priority(self) -> int:
+        """Small for roots."""
+        ...
+
     @property
-    def hold_seconds(self) -> float: ...
+    def hold_seconds(self) -> float:
+        """How long a finding must last before it opens."""
+        ...
 
 
 class Settings(Protocol):
     """What a case needs to know of the engine's settings."""
 
     @property
-    def tick_seconds(self) -> float: ...
+    def tick_seconds(self) -> float:
+        """What one tick stands for."""
+        ...
+
     @property
-    def revise_seconds(self) -> float: ...
+    def revise_seconds(self) -> float:
+        """How long another verdict must last before an open incident is revised."""
+        ...
 
 
 @codec.register
@@ -84,8 +100,8 @@ class Change:
 class CaseBook:
     """active: by ``job/rule``. resolved: newest last.
 
-    explained: ``job/family`` whose findings are consequences, or leftovers, of the incident with this id; until
-    nothing of that family is found any more.
+    explained: ``job/family`` whose findings are consequences, or leftovers, of the incident with this id;
+    until nothing of that family is found any more.
     """
 
     active: dict[str, Case] = field(default_factory=dict)

@@ -160,8 +160,8 @@ class Engine:
         for key, job in self.memory.book.jobs.items():
             agents = self.memory.book.agents_of(job)
             findings, wanted = self._ask_rules(job, agents)
-            for change in self._cases(key, job, agents, findings):
-                outputs.append(Output("incident", _incident_body(job, change)))
+            changes = self._cases(key, job, agents, findings)
+            outputs.extend(Output("incident", _incident_body(job, change)) for change in changes)
             outputs.extend(self._commands(key, job, wanted, offset))
         self.memory.cases.trim(self.settings.keep_resolved)
         return outputs

@@ -16,7 +16,7 @@ COMMAND_KINDS = (CAPTURE_STACKS,)
 
 @dataclass(frozen=True, slots=True)
 class RankReport:
-    """A rank as the agent sees it: pid 0 where unknown; process state is a letter of /proc, ``X`` when gone."""
+    """A rank as the agent sees it: pid 0 where unknown; `state` is a letter of /proc, ``X`` when gone."""
 
     rank: int
     local_rank: int

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Union
 
-AttributeValue = Union[str, int, float, bool]
+AttributeValue = str | int | float | bool
 Attributes = dict[str, AttributeValue]
 
 # Severity numbers of the OTel log data model.

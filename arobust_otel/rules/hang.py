@@ -16,6 +16,7 @@ from arobust_otel.model.samples import StackCapture
 from arobust_otel.state.book import AgentState
 from arobust_otel.state.frames import same_place
 from arobust_otel.state.job import JobState
+from arobust_otel.state.rings import Bools
 from arobust_otel.state.stall import Stall, read_stall
 from arobust_otel.state.waiting import Lag, Waiting, find_waiting, seen_ranks
 from arobust_otel.state.words import last_place, name_rank, name_ranks, others, place, seconds
@@ -31,27 +32,27 @@ class HangRule:
     """The job stands still because one rank hangs, or because all do.
 
     Sees:
-        Ranks that entered a collective and do not leave it, while another member of the group has not entered
-        it (enqueued counters of the flight recorder, two equal reads). That laggard shows no progress of any
-        kind for `idle_seconds` (step, phase, collective, processor time, I/O), and two captures of its stack
-        are equal. A laggard that only burns processor time in one unchanged stack gets `busy_seconds`, since
-        healthy native calls have been seen to hold the interpreter lock for 18 s. Where nobody lags, all ranks
-        without progress for `symmetric_seconds`, or for one and a half times the longest pause that this
-        phase has been seen to survive.
+        Ranks that entered a collective and do not leave it, while another member of the group has not
+        entered it (enqueued counters of the flight recorder, two equal reads). That laggard shows no
+        progress of any kind for `idle_seconds` (step, phase, collective, processor time, I/O), and two
+        captures of its stack are equal. A laggard that only burns processor time in one unchanged stack
+        gets `busy_seconds`, since healthy native calls have been seen to hold the interpreter lock for 18
+        s. Where nobody lags, all ranks without progress for `symmetric_seconds`, or for one and a half
+        times the longest pause that this phase has been seen to survive.
 
     Means:
-        hang_user_code: the rank is blocked in its own code or in what it called. hang_interpreter_lock: a native
-        call keeps the interpreter lock, so that not even the watcher thread runs. hang_collective: everybody
-        entered, nobody leaves: look at the network or the devices. init_hang, teardown_hang: before the first
-        and after the last step.
+        hang_user_code: the rank is blocked in its own code or in what it called. hang_interpreter_lock: a
+        native call keeps the interpreter lock, so that not even the watcher thread runs. hang_collective:
+        everybody entered, nobody leaves: look at the network or the devices. init_hang, teardown_hang:
+        before the first and after the last step.
 
     Do:
-        Restart the worker; the stack says where to look first. For hang_collective capture the flight recorder
-        of all ranks before anything is restarted.
+        Restart the worker; the stack says where to look first. For hang_collective capture the flight
+        recorder of all ranks before anything is restarted.
 
     Silent when:
-        The laggard works (see rank_busy), is stopped (see process_stopped), has ended (see process_end), waits
-        in another group itself, or cannot be seen.
+        The laggard works (see rank_busy), is stopped (see process_stopped), has ended (see process_end),
+        waits in another group itself, or cannot be seen.
     """
 
     name: ClassVar[str] = "hang"
@@ -112,9 +113,7 @@ class HangRule:
             return False
         return _equal_twice(captures) or (not captures and stall.idle_seconds >= 2 * self.idle_seconds)
 
-    def _finding(
-        self, job: JobState, hung: list[Lag], stalls: dict[int, Stall], waiting: Waiting
-    ) -> Finding:
+    def _finding(self, job: JobState, hung: list[Lag], stalls: dict[int, Stall], waiting: Waiting) -> Finding:
         first = stalls[hung[0].rank]
         ranks = tuple(lag.rank for lag in hung)
         captures = _captures_within(job, first)
@@ -151,7 +150,7 @@ class HangRule:
         if quiet >= self._patience(job, ranks):
             yield from self._stand_still(job, ranks, stalls, waiting)
 
-    def _all_quiet(self, job: JobState, seen: np.ndarray) -> bool:
+    def _all_quiet(self, job: JobState, seen: Bools) -> bool:
         states = job.value(signals.STATE)[seen]
         if (states > TEARDOWN).all() or (states <= STATES.index("imported")).all():
             return False

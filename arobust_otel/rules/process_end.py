@@ -34,22 +34,22 @@ class ProcessEndRule:
     """A rank ended, or began to end, while the job still needed it.
 
     Sees:
-        The first fact of each rank: an uncaught exception (written by the rank itself before anything else), a
-        fatal signal or a core being written, or the exit with code or signal as the launcher, a pidfd or a
-        zombie showed it.
+        The first fact of each rank: an uncaught exception (written by the rank itself before anything
+        else), a fatal signal or a core being written, or the exit with code or signal as the launcher, a
+        pidfd or a zombie showed it.
 
     Means:
-        python_exception, process_crashed, process_killed, out_of_memory_host, process_exit or early_exit on the
-        rank that began; ranks that only lost their peer are victims. The same exception in the same line on all
-        ranks is software_error, and nobody is to blame.
+        python_exception, process_crashed, process_killed, out_of_memory_host, process_exit or early_exit on
+        the rank that began; ranks that only lost their peer are victims. The same exception in the same
+        line on all ranks is software_error, and nobody is to blame.
 
     Do:
-        An exception or a data end is for the job's owner. A crash or a kill: restart the worker, and look at the
-        host's kernel log where it repeats. Out of memory: lower the memory need, or raise the limit.
+        An exception or a data end is for the job's owner. A crash or a kill: restart the worker, and look
+        at the host's kernel log where it repeats. Out of memory: lower the memory need, or raise the limit.
 
     Silent when:
-        All ranks end with code 0, somebody stopped the whole job (SIGTERM to launcher or all ranks), or a rank
-        ended long after an incident that is already open.
+        All ranks end with code 0, somebody stopped the whole job (SIGTERM to launcher or all ranks), or a
+        rank ended long after an incident that is already open.
     """
 
     name: ClassVar[str] = "process_end"
@@ -78,10 +78,11 @@ class ProcessEndRule:
         ranks = [c.rank for c in incident.culprits if c.rank is not None]
         alive = [rank for rank in ranks if rank in job.lives and job.lives[rank].alive]
         ages = [job.at(signals.EVENT_AGE, rank) for rank in alive]
-        if ranks and len(alive) == len(ranks) and all(age is not None and age < 5.0 for age in ages):
-            if not any(job.lives[rank].exception or job.lives[rank].crashing for rank in ranks):
-                return "the rank was started again and makes steps"
-        return None
+        if not ranks or len(alive) < len(ranks) or any(age is None or age >= 5.0 for age in ages):
+            return None
+        if any(job.lives[rank].exception or job.lives[rank].crashing for rank in ranks):
+            return None
+        return "the rank was started again and makes steps"
 
 
 def _same_everywhere(job: JobState, root: End, ends: list[End]) -> Finding | None:

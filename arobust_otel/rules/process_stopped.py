@@ -59,7 +59,9 @@ class ProcessStoppedRule:
         yield self._finding(job, ranks, suspended)
 
     def _finding(self, job: JobState, ranks: tuple[int, ...], suspended: bool) -> Finding:
-        since = {rank: job.point_ns[rank] - int((job.at(signals.STOPPED_FOR, rank) or 0) * 1e9) for rank in ranks}
+        since = {
+            rank: job.point_ns[rank] - int((job.at(signals.STOPPED_FOR, rank) or 0) * 1e9) for rank in ranks
+        }
         victims = tuple(rank for rank in sorted(job.lives) if rank not in ranks and job.lives[rank].alive)
         return Finding(
             cause="process_stopped",

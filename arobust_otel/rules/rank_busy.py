@@ -22,8 +22,8 @@ class RankBusyRule:
     """The others wait for a rank that makes progress of its own.
 
     Sees:
-        Waiting ranks as in the rule hang, and a laggard that uses processor time, reads or writes, or sits in a
-        disk wait.
+        Waiting ranks as in the rule hang, and a laggard that uses processor time, reads or writes, or sits
+        in a disk wait.
 
     Means:
         rank_busy: a checkpoint, an evaluation, a long native call. Pending: nobody is to blame.
@@ -70,7 +70,9 @@ def _finding(job: JobState, lag: Lag, stall: Stall) -> Finding:
         victims=lag.waiters,
         grade="one_witness",
         evidence=(
-            Evidence(stall.read_ns, "process", f"rank {lag.rank}: {doing}", job.lives[lag.rank].agent or "agent"),
+            Evidence(
+                stall.read_ns, "process", f"rank {lag.rank}: {doing}", job.lives[lag.rank].agent or "agent"
+            ),
         ),
         refuted_by=f"rank {lag.rank} using neither processor nor disk",
         opens=False,
@@ -90,4 +92,6 @@ def _doing(job: JobState, stall: Stall) -> str:
         parts.append("using processor time")
     if stall.in_disk_wait:
         parts.append("waiting for a disk")
-    return f"{', '.join(parts) or 'recent progress'} for {seconds(job.at(signals.EVENT_AGE, stall.rank) or 0.0)}"
+    return (
+        f"{', '.join(parts) or 'recent progress'} for {seconds(job.at(signals.EVENT_AGE, stall.rank) or 0.0)}"
+    )

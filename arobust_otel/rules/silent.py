@@ -23,12 +23,12 @@ class SilentRule:
 
     Sees:
         Ticks of the master since an agent's last heartbeat, against `silent_seconds` and three of its own
-        intervals; ranks that an agent calls alive without a report for as long; a watcher thread that has been
-        dead for `silent_seconds` while the rank's steps go on.
+        intervals; ranks that an agent calls alive without a report for as long; a watcher thread that has
+        been dead for `silent_seconds` while the rank's steps go on.
 
     Means:
-        node_lost where living ranks on other nodes wait for ranks of the silent node; else agent_lost: the ranks
-        may be well, and cannot be seen. telemetry_gap: the rank lives, its beacon does not speak.
+        node_lost where living ranks on other nodes wait for ranks of the silent node; else agent_lost: the
+        ranks may be well, and cannot be seen. telemetry_gap: the rank lives, its beacon does not speak.
 
     Do:
         Look at the node, then at the agent's own log in the beacon folder.
@@ -79,7 +79,9 @@ class SilentRule:
             victims=waiting.waiters if missed else (),
             grade="two_witnesses" if missed else "cannot_see",
             evidence=tuple(
-                Evidence(agent.heard_ns, "metric", f"last heartbeat {agent.sequence} of {agent.agent}", "master")
+                Evidence(
+                    agent.heard_ns, "metric", f"last heartbeat {agent.sequence} of {agent.agent}", "master"
+                )
                 for agent in lost[:8]
             ),
             unseen=tuple(f"rank {rank}" for rank in ranks[:32]),
@@ -113,11 +115,12 @@ class SilentRule:
 def _telemetry_gap(job: JobState, ranks: tuple[int, ...]) -> Finding:
     return Finding(
         cause="telemetry_gap",
-        summary=f"{name_ranks(ranks).capitalize()} lives, but its beacon no longer speaks: it cannot be judged.",
+        summary=f"{name_ranks(ranks).capitalize()}: alive, but the beacon no longer speaks; not to be judged.",
         first_evidence_ns=int(min(job.point_ns[rank] for rank in ranks)),
         grade="cannot_see",
         evidence=tuple(
-            Evidence(int(job.point_ns[rank]), "beacon", f"rank {rank}: last report", "agent") for rank in ranks[:8]
+            Evidence(int(job.point_ns[rank]), "beacon", f"rank {rank}: last report", "agent")
+            for rank in ranks[:8]
         ),
         unseen=tuple(f"rank {rank}" for rank in ranks[:32]),
         refuted_by="a new report of the rank",

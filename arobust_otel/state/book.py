@@ -157,7 +157,7 @@ class Book:
 
     def rank_rows(self, job_id: str | None = None) -> list[dict[str, object]]:
         """One row per rank for the query API; None where a value is absent."""
-        rows = []
+        rows: list[dict[str, object]] = []
         for job in self.jobs.values():
             if job.superseded or (job_id is not None and job.job_id != job_id):
                 continue

@@ -1,8 +1,8 @@
 """How ranks ended, and who began: the first fact of each rank, told apart into roots and consequences.
 
-After one rank is gone its peers die too, within milliseconds and in any order. Order in time alone misleads:
-the words "connection reset by peer", a SIGTERM from the launcher or a plain exit code 1 are consequences as long
-as anything better is known.
+After one rank is gone its peers die too, within milliseconds and in any order. Order in time alone
+misleads: the words "connection reset by peer", a SIGTERM from the launcher or a plain exit code 1 are
+consequences as long as anything better is known.
 """
 
 from __future__ import annotations

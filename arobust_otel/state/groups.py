@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arobust_otel.state.rings import Floats, Ints
+from arobust_otel.state.rings import Bools, Floats, Ints
 
 STEADY_NS = 1_000_000_000
 
@@ -45,7 +45,7 @@ class GroupState:
             read_age=np.full(size, np.nan),
         )
 
-    def positions(self, ranks: Ints) -> tuple[Ints, np.ndarray]:
+    def positions(self, ranks: Ints) -> tuple[Ints, Bools]:
         """Positions of ranks among the members, and which of them are members at all."""
         found = np.searchsorted(self.members, ranks)
         found = np.minimum(found, len(self.members) - 1)
@@ -72,9 +72,10 @@ class GroupState:
         where, member = self.positions(ranks)
         self.read_age[where[member]] = seconds[member]
 
-    def steady(self) -> np.ndarray:
+    def steady(self) -> Bools:
         """Which members have reported the same count for at least a second."""
-        return (self.enqueued >= 0) & (self.read_ns - self.changed_ns >= STEADY_NS)
+        steady: Bools = (self.enqueued >= 0) & (self.read_ns - self.changed_ns >= STEADY_NS)
+        return steady
 
     def forget(self, rank: int) -> None:
         """A new process took this rank: its old counters say nothing."""

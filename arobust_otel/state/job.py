@@ -15,7 +15,7 @@ from arobust_otel.model.columns import Fact, MetricColumns
 from arobust_otel.model.ranks import parse_ranks
 from arobust_otel.model.samples import StackCapture
 from arobust_otel.state.groups import GroupState
-from arobust_otel.state.rings import Floats, Ints, Rings
+from arobust_otel.state.rings import Bools, Floats, Ints, Rings
 
 SIGNALS: tuple[str, ...] = (
     signals.STEP,
@@ -129,7 +129,7 @@ class JobState:
         if (inside & (columns.group >= 0)).any():
             self._apply_groups(columns, inside)
 
-    def _apply_sample(self, columns: MetricColumns, signal: Ints, chosen: np.ndarray, time_ns: int) -> None:
+    def _apply_sample(self, columns: MetricColumns, signal: Ints, chosen: Bools, time_ns: int) -> None:
         rank = columns.rank[chosen].astype(np.int64)
         current = self.point_ns[rank] <= time_ns
         self.late_points += int(np.count_nonzero(~current))
@@ -148,7 +148,7 @@ class JobState:
 
     def _add_io(self, rank: Ints, value: Floats) -> None:
         row = self.latest[INDEX[signals.DISK_IO]]
-        row[rank] = np.where(np.isnan(row[rank]), 0.0, row[rank])
+        row[rank] = 0.0  # both directions come in one request; a request delivered twice counts once
         np.add.at(row, rank, value)
 
     def _note_pauses(self, ranks: Ints) -> None:
@@ -162,7 +162,7 @@ class JobState:
             self.longest_pause[code] = max(self.longest_pause.get(code, 0.0), float(pause))
         self.last_pause[ranks] = age
 
-    def _apply_groups(self, columns: MetricColumns, inside: np.ndarray) -> None:
+    def _apply_groups(self, columns: MetricColumns, inside: Bools) -> None:
         names = np.array(columns.names, dtype=object)[columns.signal]
         for index in np.unique(columns.group[inside & (columns.group >= 0)]):
             group = self._group(*columns.groups[index])
@@ -256,6 +256,8 @@ class JobState:
         life = self.life(capture.rank)
         if life.pid is not None and capture.pid != life.pid:
             return
+        if any(known.time_ns == capture.time_ns for known in life.stacks):
+            return
         life.stacks = sorted([*life.stacks, capture], key=lambda item: item.time_ns)[-MAX_STACKS:]
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -277,11 +279,12 @@ class JobState:
         value = float(self.latest[INDEX[name], rank])
         return None if value != value else value
 
-    def fresh(self, ticks: int) -> np.ndarray:
+    def fresh(self, ticks: int) -> Bools:
         """Which ranks reported within the last `ticks` ticks."""
-        return (self.heard_tick >= 0) & (self.tick - self.heard_tick <= ticks)
+        fresh: Bools = (self.heard_tick >= 0) & (self.tick - self.heard_tick <= ticks)
+        return fresh
 
-    def alive(self) -> np.ndarray:
+    def alive(self) -> Bools:
         """Which ranks are not known to have ended."""
         ended = [rank for rank, life in self.lives.items() if not life.alive]
         mask = np.ones(self.ranks, dtype=bool)

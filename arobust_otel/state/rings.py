@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class Rings:
         self.times = np.concatenate([self.times, empty.times])
         self.written = np.concatenate([self.written, empty.written])
 
-    def write(self, ranks: Ints, fresh: npt.NDArray[np.bool_], time_ns: int, columns: Floats) -> None:
+    def write(self, ranks: Ints, fresh: Bools, time_ns: int, columns: Floats) -> None:
         """Write one sample per rank; where `fresh` is False the rank's newest slot is overwritten.
 
         columns: (signals, len(ranks)).

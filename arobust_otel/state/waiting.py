@@ -1,8 +1,8 @@
 """Who waits for whom: the lag of enqueued collectives, joined over overlapping groups to the wavefront.
 
 A *waiter* has entered the newest collective of a group, has not left it, and nothing else happens in it. A
-*laggard* of that group has not entered it. A laggard that is itself a waiter elsewhere is a victim: whoever is
-left holds the job.
+*laggard* of that group has not entered it. A laggard that is itself a waiter elsewhere is a victim: whoever
+is left holds the job.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from arobust_otel.model import signals
 from arobust_otel.state.groups import GroupState
 from arobust_otel.state.job import JobState
+from arobust_otel.state.rings import Bools, Ints
 
 STALE_TICK_SECONDS = 3.0
 
@@ -43,9 +44,10 @@ class Waiting:
     cyclic: bool = False
 
 
-def seen_ranks(job: JobState, fresh_ticks: int) -> np.ndarray:
+def seen_ranks(job: JobState, fresh_ticks: int) -> Bools:
     """Ranks that live, report, and have a beacon."""
-    return job.alive() & job.fresh(fresh_ticks) & ~np.isnan(job.value(signals.EVENT_AGE))
+    seen: Bools = job.alive() & job.fresh(fresh_ticks) & ~np.isnan(job.value(signals.EVENT_AGE))
+    return seen
 
 
 def find_waiting(job: JobState, seconds: float, fresh_ticks: int) -> Waiting:
@@ -82,14 +84,14 @@ def find_waiting(job: JobState, seconds: float, fresh_ticks: int) -> Waiting:
     )
 
 
-def _known(group: GroupState, ranks: np.ndarray) -> np.ndarray:
+def _known(group: GroupState, ranks: Bools) -> Bools:
     inside = group.members < len(ranks)
     known = np.zeros(len(group.members), dtype=bool)
     known[inside] = ranks[group.members[inside]]
     return known & (group.enqueued >= 0)
 
 
-def _waiters(job: JobState, group: GroupState, quiet: np.ndarray) -> np.ndarray:
+def _waiters(job: JobState, group: GroupState, quiet: Bools) -> Ints:
     known = _known(group, quiet)
     if not known.any():
         return group.members[:0]
@@ -98,10 +100,11 @@ def _waiters(job: JobState, group: GroupState, quiet: np.ndarray) -> np.ndarray:
     inside = np.minimum(group.members, job.ranks - 1)
     current = ~(ticks[inside] >= STALE_TICK_SECONDS)  # counters of a blocked watcher say nothing of now
     waiting = known & current & (group.enqueued == front) & (group.completed < group.enqueued)
-    return group.members[waiting]
+    chosen: Ints = group.members[waiting]
+    return chosen
 
 
-def _lags(group: GroupState, quiet: np.ndarray, waiters: np.ndarray) -> list[Lag]:
+def _lags(group: GroupState, quiet: Bools, waiters: Ints) -> list[Lag]:
     front = int(group.enqueued.max())
     behind = _known(group, quiet) & (group.enqueued < front) & group.steady()
     names = tuple(int(rank) for rank in waiters)
