@@ -80,3 +80,40 @@ def attempt(where: str, function: Callable[[], R]) -> tuple[R | None, Exception 
             raise
         _reported[where] = _reported.get(where, 0) + 1
         return None, error
+
+
+def around(
+    where: str,
+    function: Callable[P, R],
+    before: Callable[[tuple[object, ...]], object],
+    after: Callable[[object, bool], None],
+) -> Callable[P, R]:
+    """`function` with a look before and after each call; it behaves as if nobody looked.
+
+    Args:
+        where: names the place in the report of a contained error.
+        function: what is called; its result and its exceptions pass through.
+        before: gets the positional arguments; returns a token, None where `after` is not wanted.
+        after: gets the token and whether `function` raised.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = None
+        failed = True
+        try:
+            token = before(args)
+        except Exception as error:
+            report(where, error)
+        try:
+            result = function(*args, **kwargs)
+            failed = False
+            return result
+        finally:
+            if token is not None:
+                try:
+                    after(token, failed)
+                except Exception as error:
+                    report(where, error)
+
+    return run
