@@ -1,0 +1,72 @@
+"""Group commit: one fdatasync serves every request that waits for it.
+
+Appending is a write to the operating system and stays in the event loop; the fdatasync runs in a thread.
+While it runs, the next group gathers: the slower the disk, the larger the groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from arobust_otel.errors import JournalError
+from arobust_otel.journal import Appender
+
+
+class GroupCommit:
+    """Lets requests of one event loop wait until what they appended is durable.
+
+    `failed` is set once the disk refused: nothing is durable after it, and the process should end.
+    """
+
+    def __init__(self, appender: Appender, *, durable: bool = True) -> None:
+        """With `durable` false, `wait` returns at once: the system has the bytes, the disk may not."""
+        self.appender = appender
+        self.durable = durable
+        self.failed = asyncio.Event()
+        self.commits = 0
+        self._waiting: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="arobust-commit")
+
+    async def wait(self) -> None:
+        """Return when everything appended before this call is durable.
+
+        Raises:
+            JournalError: the disk failed; what was appended may be lost.
+        """
+        if not self.durable:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        await future
+
+    def close(self) -> None:
+        """End the thread; the appender stays open."""
+        self._thread.shutdown()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            error: JournalError | None = None
+            try:
+                await loop.run_in_executor(self._thread, self.appender.sync)
+            except JournalError as failure:
+                error = failure
+                self.failed.set()
+            self.commits += 1
+            _settle(group, error)
+        self._task = None
+
+
+def _settle(group: list[asyncio.Future[None]], error: JournalError | None) -> None:
+    for future in group:
+        if future.done():  # its client went away
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)

@@ -1,0 +1,172 @@
+"""From the bytes of one request to the journal: inflate, convert, validate, append, wait until durable.
+
+No socket here: `http` calls this, and a gRPC server will.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from arobust_otel.errors import DecodeError, JournalError
+from arobust_otel.journal import Appender, Kind
+from arobust_otel.model.heartbeat import Command, Heartbeat, Reply, decode_heartbeat
+from arobust_otel.otlp.json import to_protobuf
+from arobust_otel.otlp.limits import BodyTooLarge, UnknownEncoding, inflate
+from arobust_otel.otlp.status import Encoding
+from arobust_otel.otlp.validate import Validated, validate
+from arobust_otel.receiver.answers import Refusal
+from arobust_otel.receiver.commands import CommandTable
+from arobust_otel.receiver.commit import GroupCommit
+from arobust_otel.receiver.limits import ReceiverLimits
+
+CHECKS_AT_ONE_TIME = 2  # of large bodies, in threads: each may hold `body_bytes` of inflated data
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One request as it was received. `sender` is the peer's address."""
+
+    signal: str
+    body: bytes
+    encoding: Encoding
+    content_encoding: str
+    sender: str
+
+
+class Intake:
+    """Everything that enters the journal passes here; one object per process, used from one event loop."""
+
+    def __init__(
+        self,
+        appender: Appender,
+        commit: GroupCommit,
+        limits: ReceiverLimits,
+        heartbeat_seconds: float = 2.0,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`clock` gives the receive time in nanoseconds since the epoch."""
+        self.appender = appender
+        self.commands = CommandTable()
+        self.dropped_ticks = 0
+        self._commit = commit
+        self._limits = limits
+        self._heartbeat_seconds = heartbeat_seconds
+        self._clock = clock
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONE_TIME)
+
+    async def telemetry(self, upload: Upload) -> Validated:
+        """Take one export request; what it returns is durable.
+
+        Raises:
+            Refusal: 400, 413 or 415 where it will never be accepted, 503 where the journal takes nothing now.
+        """
+        validated = await self._check(upload)
+        if validated.items:
+            self._append(Kind.REQUEST, validated.body, upload.signal, upload.sender)
+            await self._durable()
+        return validated
+
+    async def heartbeat(self, body: bytes, content_encoding: str) -> Reply:
+        """Take one heartbeat; the reply carries the commands that wait for its agent.
+
+        Raises:
+            Refusal: 400 where it is not a heartbeat, 413, 415 and 503 as for telemetry.
+        """
+        plain = _inflated(content_encoding, body, self._limits.heartbeat_bytes)
+        heartbeat = _parsed_heartbeat(plain)
+        self._append(Kind.HEARTBEAT, plain, "", heartbeat.agent)
+        await self._durable()
+        commands = self.commands.fetch(heartbeat, time.monotonic())
+        return Reply(interval_seconds=self._heartbeat_seconds, commands=commands)
+
+    def tick(self) -> None:
+        """Append a tick: the clock of everything that judges. One that does not fit is counted."""
+        self.commands.prune(time.monotonic())
+        try:
+            self.appender.append(Kind.TICK, b"", received_ns=self._clock())
+        except JournalError:
+            self.dropped_ticks += 1
+
+    async def output(self, payload: bytes, command: Command | None = None, age_seconds: float = 0.0) -> int:
+        """Append what the judge decided and wait until it is durable; a command then waits for its agent.
+
+        Returns:
+            The offset of the record.
+
+        Raises:
+            Refusal: 503, the journal takes nothing now.
+        """
+        offset = self._append(Kind.OUTPUT, payload, "", "judge")
+        await self._durable()
+        if command is not None:
+            self.commands.add(command, age_seconds, time.monotonic())
+        return offset
+
+    async def note(self, kind: Kind, payload: bytes) -> int:
+        """Append a record about the master itself and wait until it is durable."""
+        offset = self._append(kind, payload, "", "master")
+        await self._durable()
+        return offset
+
+    async def _check(self, upload: Upload) -> Validated:
+        """Small bodies here, large ones in a thread: checking 64 MiB would stop every other request."""
+        small = self._limits.inline_bytes
+        if len(upload.body) <= small:
+            with suppress(DecodeError):  # inflates to more, or is damaged: the thread finds out which
+                return _validated(upload, inflate(upload.content_encoding, upload.body, small))
+        async with self._checks:
+            return await asyncio.to_thread(_inflated_and_validated, upload, self._limits.body_bytes)
+
+    def _append(self, kind: Kind, payload: bytes, signal: str, sender: str) -> int:
+        try:
+            return self.appender.append(
+                kind, payload, received_ns=self._clock(), signal=signal, sender=sender
+            )
+        except JournalError as error:
+            raise self._unavailable(error) from error
+
+    async def _durable(self) -> None:
+        try:
+            await self._commit.wait()
+        except JournalError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: JournalError) -> Refusal:
+        return Refusal(503, f"the journal takes nothing now: {error}", self._limits.retry_after_seconds)
+
+
+def _inflated_and_validated(upload: Upload, limit_bytes: int) -> Validated:
+    return _validated(upload, _inflated(upload.content_encoding, upload.body, limit_bytes))
+
+
+def _validated(upload: Upload, body: bytes) -> Validated:
+    try:
+        if upload.encoding is Encoding.JSON:
+            body = to_protobuf(upload.signal, body)
+        return validate(upload.signal, body)
+    except DecodeError as error:
+        raise Refusal(400, str(error)) from None
+
+
+def _inflated(content_encoding: str, body: bytes, limit_bytes: int) -> bytes:
+    try:
+        return inflate(content_encoding, body, limit_bytes)
+    except BodyTooLarge as error:
+        raise Refusal(413, str(error)) from None
+    except UnknownEncoding as error:
+        raise Refusal(415, str(error)) from None
+    except DecodeError as error:
+        raise Refusal(400, str(error)) from None
+
+
+def _parsed_heartbeat(body: bytes) -> Heartbeat:
+    try:
+        return decode_heartbeat(body)
+    except ValueError as error:
+        raise Refusal(400, f"not a heartbeat: {error}") from None
+    except RecursionError:
+        raise Refusal(400, "not a heartbeat: nested too deep") from None
