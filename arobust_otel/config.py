@@ -53,6 +53,8 @@ class MasterSettings:
     otlp_http: Address = DEFAULT_OTLP_HTTP
     api: Address = DEFAULT_API
     token: str = ""  # where set, senders must present it as a bearer token
+    tls_certificate: str = ""  # PEM files; needed, with a token, where others than this machine may connect
+    tls_key: str = ""
     sync: bool = True  # acknowledge only what is on the disk
     snapshot_seconds: float = at_least(1, 60.0)
     retention_bytes: int = at_least(128 * MEBIBYTE, 4096 * MEBIBYTE)
