@@ -63,16 +63,13 @@ class Appender:
 
         Raises:
             JournalLocked: another process appends to it.
-            JournalError: a record that was once durable is damaged; names segment and byte.
+            JournalError: the folder cannot be used, or what was once durable is damaged; names segment and byte.
         """
         folder = Path(folder)
-        make_private_folder(folder)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise JournalLocked(f"another process appends to {folder}") from None
+            lock = _lock(folder)
+        except OSError as error:
+            raise JournalError(f"the journal {folder} cannot be opened: {error}") from error
         appender = cls(folder, lock, segment_bytes)
         try:
             appender._recover()
@@ -231,6 +228,18 @@ class Appender:
         if tail.sealed:
             os.close(self._handle)
             self._begin_segment()
+
+
+def _lock(folder: Path) -> int:
+    """Handle of the folder's lock file, held."""
+    make_private_folder(folder)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise JournalLocked(f"another process appends to {folder}") from None
+    return lock
 
 
 def find_tail(segment: Segment) -> _Tail:

@@ -7,18 +7,21 @@ numeric text. What has no place in columns is counted, never guessed: histograms
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from arobust_otel.model import signals
 from arobust_otel.model.columns import Array, Batch, Fact, MetricColumns, ResourceKey
 from arobust_otel.model.samples import Attributes, StackCapture, ThreadStack, parse_frames
-from arobust_otel.otlp.attributes import to_attributes, to_scalar, to_text, to_whole
+from arobust_otel.otlp.attributes import to_attributes, to_text, to_whole
 from arobust_otel.otlp.messages import LOGS, METRICS, parse
+from arobust_otel.otlp.points import Groups, Row, take_points
 
 CUMULATIVE = 2
-NO_RECORDED_VALUE = 1
+REMEMBERED_RESOURCES = 2**14
 MAX_TIME_NS = 2**63 - 1
 FUTURE_NS = 3600 * 10**9
 PAST_NS = 30 * 86400 * 10**9
@@ -47,8 +50,14 @@ def decode(signal: str, body: bytes, received_ns: int = 0) -> tuple[Batch, ...]:
     return tuple(_traces(entry, received_ns) for entry in request.resource_spans)
 
 
-def _resource(resource: Any) -> ResourceKey:
-    found = to_attributes(resource.attributes)
+def _resource(resource: Resource) -> ResourceKey:
+    return _resource_key(resource.SerializeToString())
+
+
+@lru_cache(maxsize=REMEMBERED_RESOURCES)
+def _resource_key(serialized: bytes) -> ResourceKey:
+    """Senders repeat their resource in every request."""
+    found = to_attributes(Resource.FromString(serialized).attributes)
     return ResourceKey(
         job_id=str(found.get(signals.JOB_ID, "")),
         incarnation=to_whole(found.get(signals.INCARNATION)) or 0,
@@ -67,18 +76,16 @@ def _plausible(time_ns: int, received_ns: int) -> int:
 
 def _metrics(entry: Any, received_ns: int) -> Batch:
     names: dict[str, int] = {}
-    groups: dict[tuple[str, str], int] = {}
-    rows: list[tuple[int, int, int, float, int]] = []
+    groups: Groups = {}
+    rows: list[Row] = []
     skipped = 0
     for scope in entry.scope_metrics:
         for metric in scope.metrics:
-            points, left_out = _number_points(metric)
-            skipped += left_out
-            if points:
-                index = names.setdefault(metric.name, len(names))
-                skipped += _take_points(points, index, rows, groups)
-    columns = zip(*rows, strict=True) if rows else ((),) * 5
-    signal, rank, times, value, group = columns
+            known, before = names.get(metric.name, len(names)), len(rows)
+            skipped += _take_metric(metric, known, rows, groups)
+            if len(rows) > before:
+                names[metric.name] = known
+    signal, rank, times, value, group = zip(*rows, strict=True) if rows else ((),) * 5
     return Batch(
         _resource(entry.resource),
         MetricColumns(
@@ -94,60 +101,15 @@ def _metrics(entry: Any, received_ns: int) -> Batch:
     )
 
 
-def _number_points(metric: Any) -> tuple[Any, int]:
-    """Data points that columns can hold, and how many they cannot."""
+def _take_metric(metric: Any, index: int, rows: list[Row], groups: Groups) -> int:
+    """Rows for what columns can hold; returns how many points they cannot."""
     kind = metric.WhichOneof("data")
-    if kind == "gauge":
-        return metric.gauge.data_points, 0
     if kind is None:
-        return (), 1
+        return 1
     data = getattr(metric, kind)
-    if kind == "sum" and data.aggregation_temporality == CUMULATIVE:
-        return data.data_points, 0
-    return (), len(data.data_points)
-
-
-def _take_points(
-    points: Any,
-    index: int,
-    rows: list[tuple[int, int, int, float, int]],
-    groups: dict[tuple[str, str], int],
-) -> int:
-    """Add a row per point with a value; returns how many had none."""
-    rank_key, name_key, ranks_key = signals.RANK, signals.GROUP_NAME, signals.GROUP_RANKS
-    skipped = 0
-    for point in points:
-        value = point.as_double
-        if not value:
-            which = point.WhichOneof("value")
-            if which == "as_int":
-                value = point.as_int
-        else:
-            which = "as_double"
-        if which is None or point.flags & NO_RECORDED_VALUE:
-            skipped += 1
-            continue
-        rank, group = -1, -1
-        group_name = group_ranks = ""
-        for pair in point.attributes:
-            key = pair.key
-            if key == rank_key:
-                rank = pair.value.int_value or _rank(pair.value)
-            elif key == name_key:
-                group_name = pair.value.string_value
-            elif key == ranks_key:
-                group_ranks = pair.value.string_value
-        if group_name or group_ranks:
-            group = groups.setdefault((group_name, group_ranks), len(groups))
-        if not -1 <= rank < 2147483648:
-            rank = -1
-        rows.append((index, rank, point.time_unix_nano, value, group))
-    return skipped
-
-
-def _rank(value: Any) -> int:
-    whole = to_whole(to_scalar(value))
-    return -1 if whole is None else whole
+    if kind == "gauge" or (kind == "sum" and data.aggregation_temporality == CUMULATIVE):
+        return take_points(data.SerializeToString(), index, rows, groups)
+    return len(data.data_points)
 
 
 def _times(times: tuple[int, ...], received_ns: int) -> Array:

@@ -65,6 +65,12 @@ def test_a_second_appender_is_locked_out_until_the_first_closes(tmp_path: Path) 
     Appender.open(tmp_path).close()
 
 
+def test_folder_that_is_a_file_is_a_journal_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot be opened"):
+        Appender.open(tmp_path / "file")
+
+
 def test_closing_twice_is_legal_and_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
     appender = Appender.open(tmp_path)
     appender.close()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arobust_otel.errors import JournalError
@@ -23,6 +23,8 @@ entries = st.lists(
     max_size=25,
 )
 
+bounded = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 def read_all(folder: Path) -> list[Record]:
     records: list[Record] = []
@@ -40,7 +42,7 @@ def write(folder: Path, given_entries: list[tuple[Kind, bytes, int, str, str, bo
                 appender.sync()
 
 
-@settings(max_examples=40, deadline=None)
+@bounded
 @given(entries, st.integers(1, 1000))
 def test_everything_appended_comes_back(given_entries, size) -> None:  # type: ignore[no-untyped-def]
     with tempfile.TemporaryDirectory() as name:
@@ -52,7 +54,7 @@ def test_everything_appended_comes_back(given_entries, size) -> None:  # type: i
         assert [r.received_ns for r in records] == sorted(r.received_ns for r in records)
 
 
-@settings(max_examples=40, deadline=None)
+@bounded
 @given(entries, st.integers(50, 1000), st.integers(0, 10**6))
 def test_any_kill_point_recovers_exactly_the_whole_records(given_entries, size, cut) -> None:  # type: ignore[no-untyped-def]
     with tempfile.TemporaryDirectory() as name:
@@ -70,7 +72,7 @@ def test_any_kill_point_recovers_exactly_the_whole_records(given_entries, size, 
         assert read_all(folder)[:-1] == whole
 
 
-@settings(max_examples=60, deadline=None)
+@bounded
 @given(
     entries,
     st.integers(50, 1000),

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -18,6 +18,8 @@ from arobust_otel.otlp.json import from_protobuf, to_protobuf
 from arobust_otel.otlp.limits import inflate
 from arobust_otel.otlp.messages import merge
 from arobust_otel.otlp.validate import validate
+
+bounded = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SIGNALS = ["metrics", "logs", "traces"]
 unsigned = st.integers(0, 2**64 - 1)
@@ -139,7 +141,7 @@ any_request = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@bounded
 @given(any_request, st.sampled_from([0, 1_700_000_000_000_000_000]))
 def test_every_well_formed_request_decodes_with_columns_of_one_length(
     request_of: Any, received_ns: int
@@ -163,7 +165,7 @@ def test_every_well_formed_request_decodes_with_columns_of_one_length(
             assert all(0 <= index < len(found.names) for index in found.signal)
 
 
-@settings(max_examples=150, deadline=None)
+@bounded
 @given(any_request)
 def test_validation_keeps_what_is_good_and_is_stable(request_of: Any) -> None:
     signal, request = request_of
@@ -176,7 +178,7 @@ def test_validation_keeps_what_is_good_and_is_stable(request_of: Any) -> None:
     assert bool(first.rejected) == bool(first.message)
 
 
-@settings(max_examples=150, deadline=None)
+@bounded
 @given(any_request)
 def test_protobuf_to_json_and_back_keeps_ids_and_64_bit_numbers(request_of: Any) -> None:
     signal, request = request_of
@@ -188,7 +190,7 @@ def test_protobuf_to_json_and_back_keeps_ids_and_64_bit_numbers(request_of: Any)
     assert json.loads(from_protobuf(signal, back.SerializeToString())) == json.loads(as_json)
 
 
-@settings(max_examples=200, deadline=None)
+@bounded
 @given(st.sampled_from(SIGNALS), st.binary(max_size=300))
 @example("logs", b"\x0a\x02\x12\x00")
 def test_arbitrary_bytes_raise_nothing_but_a_decode_error(signal: str, body: bytes) -> None:
@@ -200,7 +202,7 @@ def test_arbitrary_bytes_raise_nothing_but_a_decode_error(signal: str, body: byt
             inflate(encoding, body, 10_000)
 
 
-@settings(max_examples=200, deadline=None)
+@bounded
 @given(
     any_request,
     st.sampled_from(SIGNALS),
@@ -228,7 +230,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@bounded
 @given(st.dictionaries(names, trees, max_size=3))
 def test_arbitrary_json_raises_nothing_but_a_decode_error(tree: Any) -> None:
     try:
@@ -238,7 +240,7 @@ def test_arbitrary_json_raises_nothing_but_a_decode_error(tree: Any) -> None:
     ExportLogsServiceRequest.FromString(body)
 
 
-@settings(max_examples=50, deadline=None)
+@bounded
 @given(st.lists(metric_requests(), max_size=4))
 def test_merging_equals_decoding_one_after_the_other(requests: list[ExportMetricsServiceRequest]) -> None:
     bodies = [request.SerializeToString() for request in requests]
