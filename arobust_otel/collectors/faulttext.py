@@ -11,7 +11,7 @@ from arobust_otel.model.samples import Frame, ThreadStack
 _FATAL = re.compile(r"^Fatal Python error: (.*)$")
 _THREAD = re.compile(r"^(Current thread|Thread) (0x[0-9a-fA-F]+)(?: \[(.*)\])? \(most recent call first\):")
 _FRAME = re.compile(r'^  File "(.*)", line (\d+|\?\?\?) in (.*)$')
-_LIBRARY = re.compile(r"/(?:site-packages|dist-packages|lib/python\d+\.\d+)/|^<frozen |^<string>$")
+_LIBRARY = re.compile(r"/(?:site-packages|dist-packages|lib/python\d+\.\d+)/|^<frozen ")
 
 # Words of faulthandler's handlers -> signal numbers, the same on all Linux architectures.
 _SIGNALS = {
