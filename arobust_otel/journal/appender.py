@@ -63,7 +63,7 @@ class Appender:
 
         Raises:
             JournalLocked: another process appends to it.
-            JournalError: the folder cannot be used, or what was once durable is damaged; names segment and byte.
+            JournalError: the folder cannot be used, or what was durable is damaged; names segment and byte.
         """
         folder = Path(folder)
         try:
@@ -163,10 +163,9 @@ class Appender:
         total = len(head) + len(body)
         try:
             written = os.pwritev(self._handle, [head, body], self._position)
-            if written < total:
-                rest = memoryview(head + body)
-                while written < total:
-                    written += os.pwrite(self._handle, rest[written:], self._position + written)
+            while written < total:  # a signal or a nearly full disk: the kernel took a part
+                rest = memoryview(head + body)[written:]
+                written += os.pwrite(self._handle, rest, self._position + written)
         except OSError as error:
             self._take_back(error)
         self._position += total
@@ -227,6 +226,7 @@ class Appender:
         self._durable = self.next_offset
         if tail.sealed:
             os.close(self._handle)
+            self._handle = -1
             self._begin_segment()
 
 

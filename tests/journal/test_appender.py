@@ -205,8 +205,9 @@ def test_leftover_temporary_segment_is_removed(tmp_path: Path) -> None:
 
 def test_crash_between_seal_and_next_segment_is_recovered(tmp_path: Path) -> None:
     with Appender.open(tmp_path, segment_bytes=200) as appender:
-        fill(appender, 4)
+        fill(appender, 5)
     last = first_offsets(tmp_path)[-1]
+    assert last == 4
     segment_path(tmp_path, last).unlink()
     assert len(read_all(tmp_path)) == last
     with Appender.open(tmp_path, segment_bytes=200) as appender:
