@@ -145,7 +145,7 @@ def _tail(path: str, size: int) -> str:
 
 
 def library_folders() -> tuple[str, ...]:
-    """Where code is that the user did not write: standard library, torch and what lies beside it, ourselves."""
+    """Where code is that the user did not write: standard library, torch and its neighbours, us."""
     folders = [os.path.dirname(os.__file__), _OURS]
     torch = getattr(sys.modules.get("torch"), "__file__", None)
     if torch:
@@ -163,7 +163,7 @@ def is_user_code(file: str, libraries: tuple[str, ...]) -> bool:
 
 
 def innermost_user_frame(trace: TracebackType | None) -> tuple[str, str, int]:
-    """Function, file and line of the innermost frame of user code; the innermost of all where there is none."""
+    """Function, file and line of the innermost frame of user code, else of the innermost frame."""
     frames = []
     while trace is not None:
         code = trace.tb_frame.f_code

@@ -18,7 +18,7 @@ _REMEDY = f"set {VARIABLE} to a folder that you own, of mode 0700, with some fre
 
 
 def root_candidates(environ: Mapping[str, str], uid: int) -> tuple[Path, ...]:
-    """Folders that may hold beacons, best first: the user's choice alone, else shared memory, else temporary."""
+    """Folders that may hold beacons, best first: the user's choice alone, else memory, else temporary."""
     chosen = environ.get(VARIABLE)
     if chosen:
         return (Path(chosen),)

@@ -29,7 +29,7 @@ class Place:
     folder: Path | None
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """One line for the user; a closed standard error is none of our business."""
     guard.attempt("warning", lambda: sys.stderr.write(f"arobust: {text}\n"))
 
@@ -43,7 +43,7 @@ def find_place(environ: MutableMapping[str, str], command: Sequence[str]) -> Pla
         root = folder.open_root(environ)
         job = folder.open_job(root, job_id)
     except BeaconError as error:
-        _say(f"training goes on unobserved by the beacon: {error}")
+        say(f"training goes on unobserved by the beacon: {error}")
         return Place(job_id, None, None)
     environ[folder.VARIABLE] = str(root)
     return Place(job_id, root, job)
@@ -54,9 +54,7 @@ def open_page(path: Path | None) -> Page:
     try:
         return Page(path)
     except BeaconError as error:
-        _say(
-            f"training goes on unobserved by the beacon: {error}; give {folder.VARIABLE} a folder with space"
-        )
+        say(f"training goes on unobserved by the beacon: {error}; give {folder.VARIABLE} a folder with space")
         return Page()
 
 
@@ -67,7 +65,7 @@ def start_agent(place: Place, environ: MutableMapping[str, str]) -> subprocess.P
     order = spawn.AgentOrder(place.job_id, place.root, place.folder, resolve_master(environ))
     agent, error = guard.attempt("agent start", lambda: spawn.start_agent(order, environ))
     if error is not None:
-        _say(f"the agent could not be started, nothing is reported: {error}")
+        say(f"the agent could not be started, nothing is reported: {error}")
     return agent
 
 

@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any
 
 from arobust_otel import guard
+from arobust_otel.model.beacon_gaps import GAPS
 from arobust_otel.training import rank as at
 from arobust_otel.training.groups import GroupBook
 from arobust_otel.training.loss import LossWatch
+from arobust_otel.training.place import say
 from arobust_otel.training.rank import RankWriter
 
 COLLECTIVES = (
@@ -60,10 +62,11 @@ class TorchHooks:
         _, error = guard.attempt(f"hook {module.__name__}", lambda: install(self, module))
         if error is not None:
             self.writer.miss(gap)
+            say(f"{GAPS[gap][0]} ({type(error).__name__}: {error}); {GAPS[gap][1]}")
 
     # --- optimizer
     def hook_optimizer(self, module: Any) -> None:
-        """Steps are counted by torch's own hooks: they hold for every subclass that calls super().__init__."""
+        """Steps are counted by torch's own hooks: they hold where super().__init__ is called."""
         module.register_optimizer_step_pre_hook(guard.contained("optimizer hook")(self.before_optimizer))
         module.register_optimizer_step_post_hook(guard.contained("optimizer hook")(self.after_optimizer))
 
