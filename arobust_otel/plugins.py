@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Union, runtime_checkable
 
 from arobust_otel import guard
 from arobust_otel.errors import ConfigurationError
@@ -100,7 +100,7 @@ class Collector(Protocol):
     log lines has `acknowledge(path, end_offset)`.
     """
 
-    name: str
+    name: ClassVar[str]
 
     def collect(self, now: Clock, node: Node) -> Iterable[Item]:
         """Sample once; values that could not be read are left out, never zero."""
@@ -111,14 +111,14 @@ class Collector(Protocol):
 class Rule(Protocol):
     """One judgement; the engine documents what it calls. Pure, so that it replays."""
 
-    name: str
+    name: ClassVar[str]
 
 
 @runtime_checkable
 class Forwarder(Protocol):
     """One destination. The deliverer queues, retries and counts; a forwarder only sends once."""
 
-    name: str
+    name: ClassVar[str]
 
     def accepts(self, signal: str) -> bool:
         """Whether this destination takes requests of ``metrics``, ``logs`` or ``traces``."""
