@@ -1,0 +1,205 @@
+"""The role `judge`: follows the journal, feeds the engine, hands its outputs in, answers the query API.
+
+One event loop does it all: the engine never runs while a query reads it. It looks for new records every 20 ms,
+which bounds the reaction; a busy engine lets queries in after every slice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from importlib import import_module
+from typing import Any
+
+from arobust_otel.errors import JournalError
+from arobust_otel.journal import Cursor, Kind, Reader, Record, retention, snapshots
+from arobust_otel.master.api import ApiApp
+from arobust_otel.master.control import READY, Control, log
+from arobust_otel.master.judgement import SNAPSHOT_VERSION, BuildEngine, Judgement, OutputLike, incident_lines
+from arobust_otel.master.layout import Layout, read_json
+from arobust_otel.master.outputs import OutputsClient, Sent, output_key
+from arobust_otel.master.receive import cursor_paths
+from arobust_otel.master.wire import Orders
+from arobust_otel.receiver.limits import ReceiverLimits
+from arobust_otel.receiver.server import HttpServer, Tls
+
+POLL_SECONDS = 0.02
+SLICE_SECONDS = 0.02
+RECONNECT_SECONDS = 0.1
+GIVE_UP_SECONDS = 5.0  # how long outputs are tried at the end, when the receiver may be gone
+
+
+def engine_builder(name: str) -> BuildEngine:
+    """The function that ``module:function`` names."""
+    module, _, function = name.partition(":")
+    build: BuildEngine = getattr(import_module(module), function)
+    return build
+
+
+class JudgeRole:
+    """Everything that the process `judge` holds."""
+
+    def __init__(self, orders: Orders) -> None:
+        """Go on from the latest snapshot, or begin with the oldest record."""
+        self.orders = orders
+        self.layout = Layout(orders.settings.data_dir)
+        self.judgement = Judgement(engine_builder(orders.engine))
+        self.client = OutputsClient(self.layout.outputs_socket)
+        self.stopping: float | None = None  # since when, on the monotonic clock
+        self.blocked_bytes = 0
+        self._snapshot_at = time.monotonic() + orders.settings.snapshot_seconds
+        found = snapshots.latest(self.layout.snapshots, SNAPSHOT_VERSION)
+        start = 0
+        if found is not None:
+            start, payload = found
+            self.judgement.restore(payload)
+        self.reader = Reader(self.layout.journal, start)
+
+    async def run(self, control: Control) -> int:
+        """Judge until told to stop, then to the end of the journal; returns the exit code."""
+        listener = socket.socket(fileno=self.orders.handles["api"])
+        settings = self.orders.settings
+        tls = Tls(settings.tls_certificate, settings.tls_key)
+        server = HttpServer(ApiApp(self, settings.token), listener, ReceiverLimits(), tls)
+        await server.start()
+        control.say(READY)
+        await self._connect()
+        while not (await self._slice() == 0 and control.stop.is_set()):
+            if control.stop.is_set():
+                self.stopping = self.stopping or time.monotonic()
+        await self.client.close()
+        self._store_snapshot()
+        self._store_incidents()
+        await server.stop()
+        self.reader.close()
+        return 0
+
+    async def _slice(self) -> int:
+        """Judge for a while; returns how many records, 0 at the end of the journal."""
+        records = self.reader.read(200)
+        began = time.monotonic()
+        for record in records:
+            outputs = self.judgement.feed(record)
+            if record.kind == Kind.OUTPUT:
+                self._raise_highest(output_key(record.payload))
+            if outputs:
+                await self._hand_in(record, outputs)
+            if time.monotonic() - began > SLICE_SECONDS:
+                await asyncio.sleep(0)
+                began = time.monotonic()
+        if records and self.judgement.skipped[-1:] and self.judgement.skipped[-1] >= records[0].offset:
+            log.error("judge: record %d made the engine fail and is skipped", self.judgement.skipped[-1])
+        if time.monotonic() >= self._snapshot_at:
+            self._store_snapshot()
+        await asyncio.sleep(0 if records else POLL_SECONDS)
+        return len(records)
+
+    async def _hand_in(self, record: Record, outputs: Any) -> None:
+        """Store the outputs of one record, each once, whatever happens to the receiver meanwhile."""
+        for index, output in enumerate(outputs):
+            key = (record.offset, index)
+            while key > self.judgement.highest:
+                if not self.client.connected:
+                    if self._given_up():
+                        return
+                    await self._connect(record.offset)
+                    continue
+                try:
+                    await self.client.send(_sent(record, index, output))
+                except ConnectionError:
+                    continue
+                self._raise_highest(key)
+
+    def _given_up(self) -> bool:
+        return self.stopping is not None and time.monotonic() - self.stopping > GIVE_UP_SECONDS
+
+    async def _connect(self, start: int | None = None) -> None:
+        """Connect, then see which outputs of an earlier judge, or sent before, stand in the journal."""
+        while not self._given_up():
+            try:
+                end = await self.client.connect()
+            except OSError:
+                await asyncio.sleep(RECONNECT_SECONDS)
+                continue
+            self._scan(self.reader.offset if start is None else start, end)
+            return
+
+    def _scan(self, start: int, end: int) -> None:
+        with Reader(self.layout.journal, start) as reader:
+            while reader.offset < end:
+                records = reader.read()
+                if not records:
+                    return
+                for record in records:
+                    if record.kind == Kind.OUTPUT:
+                        self._raise_highest(output_key(record.payload))
+
+    def _raise_highest(self, key: tuple[int, int]) -> None:
+        self.judgement.highest = max(self.judgement.highest, key)
+
+    def _store_snapshot(self) -> None:
+        """A snapshot at this record; then delete what nobody needs any more."""
+        settings = self.orders.settings
+        self._snapshot_at = time.monotonic() + settings.snapshot_seconds
+        snapshots.store(
+            self.layout.snapshots, self.reader.offset, self.judgement.snapshot(), SNAPSHOT_VERSION
+        )
+        in_use = [Cursor(path).load() for path in cursor_paths(self.layout, settings)]
+        oldest = snapshots.offsets(self.layout.snapshots)[0]
+        result = retention.retain(self.layout.journal, settings.retention_bytes, [*in_use, oldest])
+        if result.blocked_bytes and not self.blocked_bytes:
+            log.warning(
+                "judge: the journal is %d bytes over its limit, because a forwarder has not delivered them",
+                result.blocked_bytes,
+            )
+        self.blocked_bytes = result.blocked_bytes
+
+    def _store_incidents(self) -> None:
+        """The final incidents in the form of a replay, beside the journal that they were computed of."""
+        engine = self.judgement.engine
+        if engine is not None:
+            self.layout.incidents.write_text(incident_lines(engine.incidents()), encoding="utf-8")
+
+    def status(self) -> dict[str, Any]:
+        """Answer of `/api/v1/status`."""
+        engine = self.judgement.engine
+        receiver = self.client.status
+        behind = max(0, int(receiver.get("next_offset", 0)) - self.reader.offset)
+        lag_seconds = max(0.0, (time.time_ns() - self.judgement.received_ns) / 1e9) if behind else 0.0
+        running = read_json(self.layout.master)
+        return {
+            "roles": running.get("roles", {}),
+            "restarts": running.get("restarts", {}),
+            "otlp_http": running.get("otlp_http"),
+            "journal": {
+                "folder": str(self.layout.journal),
+                "next_offset": receiver.get("next_offset"),
+                "blocked_bytes": self.blocked_bytes,
+            },
+            "judge": {
+                "next_offset": self.reader.offset,
+                "lag_records": behind,
+                "lag_seconds": round(lag_seconds, 3),
+                "skipped_records": self.judgement.skipped,
+                "highest_output": list(self.judgement.highest),
+            },
+            "engine": engine.status() if engine is not None else {},
+            "receiver": {"connected": self.client.connected, **receiver},
+            "forwarders": read_json(self.layout.deliveries).get("forwarders", {}),
+            "agents_with_gaps": [row for row in (engine.agents() if engine else []) if row.get("gaps")],
+        }
+
+
+def _sent(record: Record, index: int, output: OutputLike) -> Sent:
+    age_seconds = max(0.0, (time.time_ns() - record.received_ns) / 1e9)
+    return Sent(record.offset, index, output.kind, output.body, age_seconds)
+
+
+async def run_judge(orders: Orders, control: Control) -> int:
+    """The process `judge`."""
+    try:
+        return await JudgeRole(orders).run(control)
+    except JournalError as error:
+        log.error("judge: %s", error)
+        return 1

@@ -1,0 +1,145 @@
+"""The role `receive`: sockets to journal, ticks, and the socket by which outputs enter."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import socket
+import time
+from typing import Any
+
+from arobust_otel import __version__
+from arobust_otel.config import MasterSettings
+from arobust_otel.errors import JournalError, JournalLocked
+from arobust_otel.journal import Appender, Cursor, Kind, snapshots
+from arobust_otel.master.control import DRAINED, READY, Control, either, log
+from arobust_otel.master.layout import Layout
+from arobust_otel.master.outputs import OutputsServer
+from arobust_otel.master.wire import Orders
+from arobust_otel.receiver.commit import GroupCommit
+from arobust_otel.receiver.http import ReceiverApp
+from arobust_otel.receiver.intake import Intake
+from arobust_otel.receiver.limits import ReceiverLimits
+from arobust_otel.receiver.server import HttpServer, Tls
+
+LOCK_SECONDS = 15.0  # how long the receiver before this one may take to end
+DRAIN_SECONDS = 5.0
+JUDGE_SECONDS = 15.0  # how long the judge may go on handing in outputs after the drain
+
+
+def configuration(settings: MasterSettings) -> dict[str, Any]:
+    """What the CONFIGURATION record holds: all that a replay needs, and by which versions it was written."""
+    return {
+        "engine": {"tick_seconds": settings.tick_seconds, **settings.engine},
+        "rules": settings.rules,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions that a replay must share to promise the same incidents."""
+    return {"arobust_otel": __version__, "python": platform.python_version()}
+
+
+class ReceiveRole:
+    """Everything that the process `receive` holds."""
+
+    def __init__(self, orders: Orders, appender: Appender) -> None:
+        """Use inside the event loop."""
+        settings = orders.settings
+        layout = Layout(settings.data_dir)
+        self.settings = settings
+        self.appender = appender
+        self.limits = ReceiverLimits(body_bytes=settings.max_request_bytes)
+        self.commit = GroupCommit(appender, durable=settings.sync)
+        self.intake = Intake(appender, self.commit, self.limits, settings.heartbeat_seconds)
+        self.app = ReceiverApp(self.intake, self.limits, settings.token)
+        listener = socket.socket(fileno=orders.handles["otlp_http"])
+        tls = Tls(settings.tls_certificate, settings.tls_key)
+        self.server = HttpServer(self.app, listener, self.limits, tls)
+        self.outputs = OutputsServer(layout.outputs_socket, self.intake, self.status)
+
+    def status(self) -> dict[str, Any]:
+        """What the judge shows of this role."""
+        return {
+            "pid": os.getpid(),
+            "next_offset": self.appender.next_offset,
+            "recovered_bytes": self.appender.recovered_bytes,
+            "commits": self.commit.commits,
+            **self.app.counts(),
+        }
+
+    async def run(self, control: Control) -> int:
+        """Serve until told to stop; returns the exit code."""
+        record = json.dumps(configuration(self.settings), sort_keys=True).encode()
+        await self.intake.note(Kind.CONFIGURATION, record)
+        await self.intake.note(Kind.MASTER_STARTED, json.dumps(versions(), sort_keys=True).encode())
+        await self.outputs.start()
+        await self.server.start()
+        ticks = asyncio.create_task(self._tick())
+        control.say(READY)
+        await either(control.stop, self.commit.failed)
+        ticks.cancel()
+        await self._drain()
+        control.say(DRAINED)
+        if not self.commit.failed.is_set():
+            await either(control.end, self.commit.failed, timeout_seconds=JUDGE_SECONDS)
+        await self.outputs.stop()
+        self.commit.close()
+        return 1 if self.commit.failed.is_set() else 0
+
+    async def _tick(self) -> None:
+        """A tick each period; those missed while the machine slept are not made up for."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            self.intake.tick()
+            due = max(due + self.settings.tick_seconds, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    async def _drain(self) -> None:
+        """Answer what is in flight; what comes now is sent away with 503."""
+        self.app.draining = True
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self.app.in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await self.server.stop()
+
+
+async def run_receive(orders: Orders, control: Control) -> int:
+    """The process `receive`."""
+    layout = Layout(orders.settings.data_dir)
+    try:
+        appender = await _open(layout, orders.settings)
+    except JournalError as error:
+        log.error("receive: %s", error)
+        return 2
+    if appender.recovered_bytes:
+        log.warning("receive: %d bytes of a half-written record were cut off", appender.recovered_bytes)
+    role = ReceiveRole(orders, appender)
+    try:
+        return await role.run(control)
+    finally:
+        appender.close()
+
+
+async def _open(layout: Layout, settings: MasterSettings) -> Appender:
+    """Open the journal; a receiver that was killed just now may still hold its lock for a moment."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    seen = [Cursor(path).load() for path in cursor_paths(layout, settings)]
+    at_least = max([*seen, *snapshots.offsets(layout.snapshots)], default=0)
+    while True:
+        try:
+            return Appender.open(layout.journal, at_least=at_least)
+        except JournalLocked:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+
+
+def cursor_paths(layout: Layout, settings: MasterSettings) -> list[Any]:
+    """Cursor files of the configured forwarders: one of bulk data and one of incidents each."""
+    names = [forwarder.name for forwarder in settings.forwarders]
+    return [layout.cursors / f"{name}{end}" for name in names for end in ("", ".incidents")]
