@@ -45,6 +45,7 @@ class Receipt:
     """What one report still waits for: acknowledged once nothing is outstanding, if nothing was lost."""
 
     acknowledged: Callable[[], None] | None
+    given_up: Callable[[], None] | None = None
     outstanding: int = 0
     lost: bool = False
 

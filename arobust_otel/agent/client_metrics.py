@@ -8,7 +8,7 @@ from arobust_otel.selfmetrics import SelfMetrics
 
 
 class ClientMetrics(SelfMetrics):
-    """Accepted = delivered + dropped + waiting, in items; a capture of stacks counts twice (text and span)."""
+    """Accepted = delivered + dropped + waiting, in items; a capture of stacks counts twice."""
 
     def accepted(self, count: int) -> None:
         """Items were handed over."""
@@ -19,7 +19,7 @@ class ClientMetrics(SelfMetrics):
         self.add(signals.CLIENT_REPORTS, count, arobust__result="delivered")
 
     def dropped(self, reason: str, count: int) -> None:
-        """Items were given up: queue_full, closed, invalid, refused (the whole request) or rejected (a part)."""
+        """Items were given up: queue_full, closed, invalid, refused (a request) or rejected (a part)."""
         if count:
             self.add(signals.CLIENT_DROPPED, count, arobust__reason=reason)
             self.add(signals.CLIENT_REPORTS, count, arobust__result="dropped")

@@ -79,17 +79,21 @@ class MasterClient:
         acknowledged: Callable[[], None] | None = None,
         urgent: bool = False,
         identity: JobIdentity | None = None,
+        given_up: Callable[[], None] | None = None,
     ) -> None:
         """Hand items over. Returns at once and never raises.
 
         Args:
             items: Point, Event, LogLine, StackCapture; anything else is counted as invalid.
             acknowledged: called once, from the sender's thread, when every item has been taken by the master
-                or refused for good; never where one had to be dropped, so that its source may offer it again.
+                or refused for good; never where one had to be dropped.
             urgent: points and log lines are sent as soon as facts are. Facts are always urgent.
             identity: the attempt that the items belong to.
+            given_up: called at most once, instead of `acknowledged`, when an item had to go for lack of room.
         """
-        guard.contained("MasterClient.report")(self._report)(items, acknowledged, urgent, identity)
+        receipt = Receipt(acknowledged, given_up)
+        attempt = identity or self.resource
+        guard.contained("MasterClient.report")(self._report)(items, receipt, urgent, attempt)
 
     def flush(self, deadline_seconds: float) -> bool:
         """Send everything now; True where all that was handed over before is delivered or given up."""
@@ -143,16 +147,16 @@ class MasterClient:
     def _report(
         self,
         items: Iterable[Any],
-        acknowledged: Callable[[], None] | None,
+        receipt: Receipt,
         urgent: bool,
-        identity: JobIdentity | None,
+        identity: JobIdentity,
     ) -> None:
         lanes, strangers = by_lane(items)
         total = sum(map(len, lanes.values()))
         self._metrics.dropped("invalid", strangers)
         self._metrics.accepted(total)
-        receipt = Receipt(acknowledged, total)
-        now = (identity or self.resource, receipt, time.time_ns(), time.monotonic(), urgent)
+        receipt.outstanding = total
+        now = (identity, receipt, time.time_ns(), time.monotonic(), urgent)
         with self._condition:
             for lane, found in lanes.items():
                 chunk = Chunk(lane, found, *now)
@@ -162,8 +166,8 @@ class MasterClient:
                 for lost in self._backlog.put(chunk):
                     self._lose(lost, "queue_full")
             self._condition.notify_all()
-        if not total and acknowledged is not None:
-            guard.contained("acknowledgement")(acknowledged)()
+        if not total and receipt.acknowledged is not None:
+            guard.contained("acknowledgement")(receipt.acknowledged)()
 
     def _drop_rest(self) -> None:
         with self._condition:
@@ -173,6 +177,8 @@ class MasterClient:
     def _lose(self, chunk: Chunk, reason: str) -> None:
         if self._spill is not None and self._spill(chunk):
             return
+        if not chunk.receipt.lost and reason == "queue_full" and chunk.receipt.given_up is not None:
+            guard.contained("given up")(chunk.receipt.given_up)()
         chunk.receipt.lost = True
         self._metrics.dropped(reason, len(chunk.items))
 
@@ -214,7 +220,7 @@ class MasterClient:
                 self._condition.wait(seconds)
 
     def _next_due(self) -> tuple[Lane | None, float | None]:
-        """The most urgent lane with a batch that is due, or seconds until one is; None twice: nothing waits."""
+        """The most urgent lane with a batch that is due, or seconds until one is; None: nothing waits."""
         now, soonest = time.monotonic(), None
         eager = self._flushing > 0 or self._closing_at is not None
         for lane in Lane:

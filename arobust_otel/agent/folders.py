@@ -1,0 +1,29 @@
+"""Where the beacons of a job may lie on this node. The environment is an argument."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from arobust_otel.model.beacon import job_folder
+
+
+def roots(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Folders that may hold job folders: the one that is configured, shared memory, the temporary folder."""
+    name = f"arobust-{os.getuid()}"
+    named = environ.get("AROBUST_BEACON_DIR")
+    places = (Path("/dev/shm") / name, Path(tempfile.gettempdir()) / name)  # noqa: S108 - 0700 and owner checked
+    return ((Path(named),) if named else ()) + places
+
+
+def find_root(environ: Mapping[str, str], job_id: str) -> Path:
+    """The root where this job already has a folder; the preferred one where it has none yet."""
+    found = roots(environ)
+    return next((root for root in found if job_folder(root, job_id).is_dir()), found[0])
+
+
+def job_folders(root: Path, job_id: str, environ: Mapping[str, str]) -> Sequence[Path]:
+    """The job's folder under its root first, then where a rank falls back to when shared memory is full."""
+    return list(dict.fromkeys(job_folder(place, job_id) for place in (root, *roots(environ))))

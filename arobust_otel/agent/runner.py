@@ -1,0 +1,241 @@
+"""The agent of one job on one node: samples on a schedule, sends what is due, and ends after its ranks.
+
+Wiring and the main loop only: what a sample says is the collectors', when things are sent `pace`'s, when it
+ends `lifetime`'s, how it travels `MasterClient`'s.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from arobust_otel import guard
+from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.commands import CommandRunner
+from arobust_otel.agent.evidence import StackEvidence
+from arobust_otel.agent.folders import job_folders
+from arobust_otel.agent.heartbeat import HeartbeatSender
+from arobust_otel.agent.lifetime import Lifetime
+from arobust_otel.agent.master_client import MasterClient
+from arobust_otel.agent.pace import GaugePace, Sorted, Ticks, sort, wakes_master
+from arobust_otel.agent.sampler import Sampler
+from arobust_otel.agent.view import View, next_identity
+from arobust_otel.collectors.scan import NodeScan
+from arobust_otel.config import AgentSettings
+from arobust_otel.model import signals
+from arobust_otel.model.beacon import job_folder
+from arobust_otel.model.heartbeat import CAPTURE_STACKS, CommandResult, Heartbeat
+from arobust_otel.model.identity import JobIdentity
+from arobust_otel.model.samples import LogLine, Point
+from arobust_otel.plugins import Clock, Item
+
+FINAL_SECONDS = 5.0
+MIN_SAMPLE_GAP_SECONDS = 0.02  # deaths come in bursts
+_HEARTBEAT_SHARE = 1.0  # seconds of the final ones that the last heartbeat may have
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What the agent works for: a job on this node, and its master."""
+
+    job_id: str
+    beacon_root: Path
+    master: str
+
+    @property
+    def folder(self) -> Path:
+        """The job's beacon folder."""
+        return job_folder(self.beacon_root, self.job_id)
+
+
+class Agent:
+    """Samples until its work is over.
+
+    Args:
+        assignment: job, beacon folder and master.
+        settings: periods and limits.
+        sampler: the collectors; those that are discovered by default.
+    """
+
+    def __init__(
+        self, assignment: Assignment, settings: AgentSettings, sampler: Sampler | None = None
+    ) -> None:
+        """Starts the client's thread; nothing is sampled yet.
+
+        Raises:
+            ConfigurationError: the master's address is no URL.
+        """
+        self._assignment = assignment
+        self._settings = settings
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._acknowledged: collections.deque[tuple[str, int]] = collections.deque()
+        self._view = View(JobIdentity(assignment.job_id, 0, socket.gethostname()))
+        self._scan = NodeScan(job_folders(assignment.beacon_root, assignment.job_id, os.environ))
+        self._pace = GaugePace(
+            settings.gauge_seconds, settings.fast_gauge_seconds, settings.fast_after_seconds
+        )
+        self._sampler = sampler or Sampler(_options(assignment, settings, self._wake.set))
+        self._client = MasterClient(
+            assignment.master, self._view.identity, _client_settings(settings), say=say
+        )
+        self._evidence = StackEvidence(settings, lambda: self._view, self._client)
+        self._commands = CommandRunner(
+            assignment.master,
+            lambda: self._view.identity,
+            {CAPTURE_STACKS: self._evidence.capture},
+            lambda result: self._heartbeats.add_result(result),
+        )
+        self._heartbeats = HeartbeatSender(
+            assignment.master, self._compose, self._commands.accept, settings.heartbeat_seconds
+        )
+
+    def stop(self) -> None:
+        """Flush and end; may be called from a signal handler or another thread."""
+        self._stopped.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Work until the ranks have ended or somebody says stop."""
+        ticks = Ticks(self._settings.sample_seconds)
+        lifetime = Lifetime(self._settings.linger_seconds, self._settings.first_rank_seconds)
+        guard.contained("sample")(self._sample)()
+        self._heartbeats.start()
+        try:
+            while not self._stopped.is_set():
+                self._wake.wait(ticks.seconds_until_next(time.monotonic()))
+                self._wake.clear()
+                guard.contained("sample")(self._sample)()
+                if lifetime.is_over(self._view.node, self._view.states, time.monotonic()):
+                    break
+                self._stopped.wait(MIN_SAMPLE_GAP_SECONDS)
+        finally:
+            self._finish()
+
+    def _sample(self) -> None:
+        """Look once, and hand over what is due."""
+        self._apply_acknowledgements()
+        now = Clock(time.time_ns(), time.monotonic_ns())
+        node = self._scan.scan(now)
+        identity = next_identity(self._view.identity, node)
+        if identity != self._view.identity:
+            self._client.resource = identity
+        self._view = View(identity, node, self._view.states)
+        items = self._sampler.collect(now, node)
+        processes = self._sampler.collector("processes")
+        if processes is not None:
+            self._view = View(identity, node, processes.states())
+        self._hand_over(sort([*items, *self._evidence.missing()]), now)
+
+    def _hand_over(self, found: Sorted, now: Clock) -> None:
+        self._report_facts(found.facts)
+        if self._pace.is_due(found.points, now.mono_ns / 1e9):
+            up = Point(signals.AGENT_UP, 1, now.wall_ns)
+            own = [up, *self._sampler.self_points(now.wall_ns), *self._client.self_points(now.wall_ns)]
+            self._client.report([*found.points, *own], urgent=True)
+        if found.lines:
+            self._report_lines(found.lines)
+        if wakes_master(found.facts):
+            self._heartbeats.beat_now()
+
+    def _report_facts(self, facts: tuple[Item, ...]) -> None:
+        """Each fact goes to the attempt of the process that it tells about."""
+        for fact in facts:
+            pid = getattr(fact, "attributes", {}).get(signals.PID)
+            self._client.report([fact], identity=self._view.identity_of(pid))
+
+    def _report_lines(self, lines: tuple[LogLine, ...]) -> None:
+        """Log offsets move when their report is acknowledged, or had to be given up and is counted."""
+        ends: dict[str, int] = {}
+        for line in lines:
+            ends[line.path] = max(ends.get(line.path, 0), line.end_offset)
+
+        def settled() -> None:
+            self._acknowledged.extend(ends.items())
+
+        self._client.report(lines, settled, given_up=settled)
+
+    def _apply_acknowledgements(self) -> None:
+        """In the collectors' thread: they have no locks."""
+        logs = self._sampler.collector("logs")
+        while self._acknowledged:
+            path, end_offset = self._acknowledged.popleft()
+            if logs is not None:
+                logs.acknowledge(path, end_offset)
+
+    def _compose(self, sequence: int, final: bool, results: tuple[CommandResult, ...]) -> Heartbeat:
+        """A heartbeat; asked for by the sender's thread, so it reads one view."""
+        view = self._view
+        return Heartbeat(
+            agent=view.identity.instance_id,
+            job_id=view.identity.job_id,
+            incarnation=view.identity.incarnation,
+            sequence=sequence,
+            host=view.identity.host,
+            time_ns=time.time_ns(),
+            interval_seconds=self._settings.heartbeat_seconds,
+            world_size=view.world_size(),
+            node_rank=view.identity.node_rank,
+            final=final,
+            ranks=view.reports(),
+            collectors=self._sampler.reports(),
+            gaps=(*view.gaps(), *self._sampler.gaps()),
+            results=results,
+            stats=self._client.stats(),
+        )
+
+    def _finish(self) -> None:
+        """Everything that is known reaches the master within `FINAL_SECONDS`, or is counted as dropped."""
+        deadline = time.monotonic() + FINAL_SECONDS
+        self._commands.close(0.5)
+        guard.contained("last sample")(self._sample)()
+        self._client.flush(max(0.0, deadline - time.monotonic() - _HEARTBEAT_SHARE))
+        self._apply_acknowledgements()
+        self._heartbeats.finish(max(0.2, deadline - time.monotonic()))
+        self._client.close(max(0.1, deadline - time.monotonic()))
+        self._sampler.close()
+
+
+def become_polite() -> None:
+    """Use any processor at low priority: a launcher pinned to some cores pins what it starts, too."""
+    for settle in (
+        lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1)),
+        lambda: os.nice(max(0, 5 - os.nice(0))),
+    ):
+        try:
+            settle()
+        except OSError:  # not allowed here: the agent works as well without
+            continue
+
+
+def say(text: str) -> None:
+    """One line into the agent's log."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    sys.stderr.write(f"{stamp} arobust agent: {text}\n")
+    sys.stderr.flush()
+
+
+def _options(
+    assignment: Assignment, settings: AgentSettings, on_exit: Callable[[], None]
+) -> dict[str, dict[str, object]]:
+    """What the built-in collectors are told."""
+    return {
+        "processes": {"on_exit": on_exit, "stalled_seconds": settings.fast_after_seconds},
+        "logs": {"files": settings.log_files, "state_file": assignment.folder / "logs.json"},
+    }
+
+
+def _client_settings(settings: AgentSettings) -> ClientSettings:
+    return ClientSettings(
+        queue_items=settings.queue_items,
+        queue_bytes=settings.queue_bytes,
+        urgent_seconds=settings.flush_seconds / 2,
+        call_seconds=settings.export_timeout_seconds,
+    )
