@@ -24,13 +24,13 @@ PARAMETERS = 5
 # What rules and state may import beside the standard library's pure modules.
 PURE = (
     "__future__", "arobust_otel.model", "arobust_otel.state", "arobust_otel.errors", "base64", "bisect",
-    "collections", "dataclasses", "enum", "functools", "hashlib", "importlib", "io", "itertools", "json", "math",
-    "numpy", "operator", "re", "signal", "statistics", "struct", "typing", "zlib",
+    "collections", "dataclasses", "enum", "functools", "hashlib", "importlib", "io", "itertools", "json",
+    "math", "numpy", "operator", "re", "signal", "statistics", "struct", "typing", "zlib",
 )  # fmt: skip
 
 # Never in what a training process loads: each costs milliseconds, memory or threads there.
 HEAVY = (
-    "asyncio", "click", "google.protobuf", "grpc", "http.server", "httptools", "numpy", "opentelemetry.exporter",
+    "click", "google.protobuf", "grpc", "http.server", "httptools", "numpy", "opentelemetry.exporter",
     "opentelemetry.sdk", "psutil", "pynvml", "requests", "rich", "sqlite3", "starlette", "urllib3", "uvicorn",
 )  # fmt: skip
 
