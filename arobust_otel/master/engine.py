@@ -134,7 +134,7 @@ class Engine:
 
     def _request(self, record: Record) -> None:
         try:
-            batches = decode(record.signal, record.payload)
+            batches = decode(record.signal, record.payload, record.received_ns)
         except DecodeError:
             self.memory.undecodable += 1
             return
