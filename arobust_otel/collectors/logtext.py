@@ -9,7 +9,7 @@ from arobust_otel.model.samples import ERROR, INFO, WARN
 
 MAX_RECORD_BYTES = 64 * 1024
 
-_TRACEBACK = re.compile(r"^(?P<prefix>\S{0,40}\s?)(?:\s*\+ Exception Group )?Traceback \(most recent call last\):")
+_TRACEBACK = re.compile(r"^(?P<prefix>\S{0,40}\s?)(?P<group>\s*\+ Exception Group )?Traceback \(most recent call last\):")
 _CHAINS = ("During handling of the above exception", "The above exception was the direct cause")
 _SEVERE = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|Fatal)\b|^\S*(?:Error|Exception): |\bTraceback \(most recent")
 _WARNING = re.compile(r"\b(?:WARN|WARNING)\b|Warning: ")
@@ -96,6 +96,7 @@ class TracebackJoiner:
     _end: int = 0
     _prefix: str = ""
     _message_seen: bool = False
+    _is_group: bool = False  # an exception group's lines are framed by ``|`` and ``+``
 
     @property
     def is_holding(self) -> bool:
@@ -110,7 +111,8 @@ class TracebackJoiner:
             return self.flush() if self._size > MAX_RECORD_BYTES else []
         records = self.flush()
         if start is not None:
-            self._prefix = start["prefix"].rstrip()
+            self._is_group = start["group"] is not None
+            self._prefix = "" if self._is_group else start["prefix"].rstrip()
             self._hold(line)
         elif line.text.strip():
             records.append(line)
@@ -131,6 +133,8 @@ class TracebackJoiner:
 
     def _belongs(self, text: str, starts: bool) -> bool:
         """Whether a line continues the held traceback; notes when the exception's own line came."""
+        if self._is_group:
+            return text.lstrip().startswith(("|", "+"))
         if not text.startswith(self._prefix) and text.strip():
             return False
         rest = text[len(self._prefix) :] if text.startswith(self._prefix) else ""

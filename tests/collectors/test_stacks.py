@@ -234,7 +234,7 @@ def test_where_ptrace_is_refused_the_watcher_answers(world, open_folder) -> None
     if os.geteuid() == 0:
         for mine in (beacons, written):
             os.chown(mine, 65534, 65534)
-    written.rename(path)
+    shutil.move(written, path)
     done = subprocess.run(
         [sys.executable, "-c", REFUSED_AGENT, str(beacons), str(spy), ROOT],
         capture_output=True,
