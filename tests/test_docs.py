@@ -79,5 +79,5 @@ def test_the_changelog_speaks_of_this_version_or_of_what_comes() -> None:
 def test_decisions_say_context_choice_and_what_would_change_our_mind() -> None:
     for path in sorted((DOCS / "decisions").glob("*.md")):
         assert re.fullmatch(r"\d{3}-[a-z0-9-]+", path.stem), path.name
-        for heading in ("## Context", "## Choice", "## What would change our mind"):
+        for heading in ("Context", "Choice", "What would change our mind"):
             assert heading in path.read_text(encoding="utf-8"), f"{path.name}: {heading}"
