@@ -81,13 +81,19 @@ class TorchHooks:
             self.writer.finish_step()
             return
         self._others += 1
-        if self._first is None or self._first() is None or self._others >= _STEPS_TO_REPLACE:
-            self._first, self._first_id, self._others = weakref.ref(optimizer), id(optimizer), 0
+        if not self._first_id or self._others >= _STEPS_TO_REPLACE:
+            self._first = weakref.ref(optimizer, self._forget_first)
+            self._first_id, self._others = id(optimizer), 0
             self.writer.can("optimizer_steps")
             self.writer.miss("step_signal", missing=False)
             self.writer.finish_step()
         else:
             self.writer.enter_phase(at.NONE)
+
+    def _forget_first(self, gone: weakref.ref[Any]) -> None:
+        """The first optimizer is gone: its id may come again for another object."""
+        if gone is self._first:
+            self._first, self._first_id = None, 0
 
     # --- loader
     def hook_loader(self, module: Any) -> None:
