@@ -1,8 +1,8 @@
 """What every role has in common: it learns when to stop, ends with its supervisor, and says when it is ready.
 
-Standard input is a pipe from the supervisor: its first line holds the orders, its end means that the supervisor
-is gone or that nothing more is expected. Standard output carries single words back. SIGINT is left to the
-supervisor, which stops the roles in order.
+Standard input is a pipe from the supervisor: its first line holds the orders, its end means that the
+supervisor is gone or that nothing more is expected. Standard output carries single words back. SIGINT is
+left to the supervisor, which stops the roles in order.
 """
 
 from __future__ import annotations

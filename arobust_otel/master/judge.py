@@ -1,7 +1,7 @@
 """The role `judge`: follows the journal, feeds the engine, hands its outputs in, answers the query API.
 
-One event loop does it all: the engine never runs while a query reads it. It looks for new records every 20 ms,
-which bounds the reaction; a busy engine lets queries in after every slice.
+One event loop does it all: the engine never runs while a query reads it. It looks for new records every
+20 ms, which bounds the reaction; a busy engine lets queries in after every slice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The judge's way into the journal: a unix socket with length-prefixed JSON, one judge at a time.
 
-The receiver greets with the offset up to which outputs of an earlier judge may stand in the journal; the judge
-looks there for the highest (cause, index) before it sends anything. So no output is stored twice, whichever
-side was killed, and the receiver need not remember anything.
+The receiver greets with the offset up to which outputs of an earlier judge may stand in the journal; the
+judge looks there for the highest (cause, index) before it sends anything. So no output is stored twice,
+whichever side was killed, and the receiver need not remember anything.
 """
 
 from __future__ import annotations

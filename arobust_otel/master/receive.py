@@ -102,9 +102,7 @@ class ReceiveRole:
     async def _drain(self) -> None:
         """Answer what is in flight; what comes now is sent away with 503."""
         self.app.draining = True
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while self.app.in_flight and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await either(self.app.idle, timeout_seconds=DRAIN_SECONDS)
         await self.server.stop()
 
 

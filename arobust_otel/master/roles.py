@@ -1,4 +1,7 @@
-"""Entry point of a role's process: ``python -m arobust_otel.master.roles receive``; orders on standard input."""
+"""Entry point of a role's process: ``python -m arobust_otel.master.roles receive``.
+
+Its orders come on standard input.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from arobust_otel.master.control import DRAINED, READY, log
 from arobust_otel.master.roles import DELIVER, JUDGE, RECEIVE
@@ -113,7 +114,7 @@ class Supervisor:
         """
         for name, role in self.roles.items():
             self._tasks[name] = asyncio.create_task(self._keep(role))
-            ready = asyncio.create_task(role.ready.wait())
+            ready: asyncio.Future[Any] = asyncio.ensure_future(role.ready.wait())
             done, _ = await asyncio.wait(
                 [ready, self.failed], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
@@ -128,7 +129,7 @@ class Supervisor:
         self._stopping = True
         receive, judge, deliver = (self.roles[name] for name in (RECEIVE, JUDGE, DELIVER))
         receive.terminate()
-        await _first(receive.drained.wait(), self._tasks.get(RECEIVE), STOP_SECONDS[RECEIVE])
+        await _first(receive.drained, self._tasks.get(RECEIVE), STOP_SECONDS[RECEIVE])
         for role in (judge, receive, deliver):
             role.terminate()
             if role is receive:
@@ -141,24 +142,24 @@ class Supervisor:
     async def _keep(self, role: Role) -> None:
         """Start a role, and again whenever it ends."""
         delay = FIRST_BACKOFF_SECONDS
-        while not self._stopping:
+        while True:
             began = time.monotonic()
             await role.start()
             announce = asyncio.create_task(self._announce(role))
             code = await role.listen()
             announce.cancel()
-            if self._stopping:
-                return
-            if not self._started(role, code):
+            if self._stopped() or not self._was_ready(role, code):
                 return
             if time.monotonic() - began > STEADY_SECONDS:
                 delay = FIRST_BACKOFF_SECONDS
             role.restarts += 1
             log.error("%s ended with code %s and is started again in %.1f s", role.name, code, delay)
             await asyncio.sleep(delay)
+            if self._stopped():
+                return
             delay = min(delay * 2, MAX_BACKOFF_SECONDS)
 
-    def _started(self, role: Role, code: int) -> bool:
+    def _was_ready(self, role: Role, code: int) -> bool:
         """Whether the role was ready once: one that never was will not be by trying again."""
         if role.restarts or role.ready.is_set():
             return True
@@ -166,14 +167,17 @@ class Supervisor:
             self.failed.set_exception(RoleFailed(role.name, code))
         return False
 
+    def _stopped(self) -> bool:
+        return self._stopping
+
     async def _announce(self, role: Role) -> None:
         await role.ready.wait()
         self._changed()
 
 
-async def _first(event: object, task: asyncio.Task[None] | None, timeout_seconds: float) -> None:
+async def _first(event: asyncio.Event, task: asyncio.Task[None] | None, timeout_seconds: float) -> None:
     """Wait for an event or the end of a task, no longer than the timeout."""
-    waits: list[asyncio.Future[object]] = [asyncio.ensure_future(event)]  # type: ignore[call-overload]
-    everything = [*waits, *([task] if task else [])]
+    wait = asyncio.ensure_future(event.wait())
+    everything: list[asyncio.Future[Any]] = [wait, *([task] if task else [])]
     await asyncio.wait(everything, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-    waits[0].cancel()
+    wait.cancel()

@@ -1,4 +1,4 @@
-"""What a supervisor tells a role, as one line of JSON: settings, inherited handles, where the engine comes from."""
+"""What a supervisor tells a role, as one line of JSON: settings, inherited handles, the engine."""
 
 from __future__ import annotations
 

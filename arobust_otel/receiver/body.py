@@ -74,7 +74,7 @@ class BodyReader:
         """The whole body as it was sent, chunked or not. The caller owes `release(len(body))`.
 
         Raises:
-            Refusal: 413 over `limit_bytes`, 503 over the budget, 408 too slow, 400 a length that is no number.
+            Refusal: 413 over `limit_bytes`, 503 over the budget, 408 too slow, 400 a bad length.
             ClientGone: the connection was closed.
         """
         declared = _declared_length(headers, limit_bytes)

@@ -6,6 +6,7 @@ encoding, retryable codes only where the same bytes may succeed later. Bodies an
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,12 +28,17 @@ MAX_PEERS = 1000  # peers counted by address; the rest is counted together
 
 
 class ReceiverApp:
-    """ASGI application. `draining` is set when the master is about to end: new requests get 503."""
+    """ASGI application. `draining` is set when the master is about to end: new requests get 503.
+
+    `idle` is set while no request is in flight.
+    """
 
     def __init__(self, intake: Intake, limits: ReceiverLimits, token: str = "") -> None:
         """Everybody is authorised where `token` is empty."""
         self.draining = False
-        self.in_flight = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._in_flight = 0
         self.statuses: Counter[str] = Counter()
         self.peers: Counter[str] = Counter()
         self.rejected_items = 0
@@ -45,7 +51,8 @@ class ReceiverApp:
         """Answer one request."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         encoding = encoding_of(headers.get(b"content-type", b"").decode("latin-1"))
-        self.in_flight += 1
+        self._in_flight += 1
+        self.idle.clear()
         try:
             answer = await self._answer(scope, headers, encoding, receive)
         except Refusal as refusal:
@@ -53,7 +60,9 @@ class ReceiverApp:
         except ClientGone:
             return
         finally:
-            self.in_flight -= 1
+            self._in_flight -= 1
+            if not self._in_flight:
+                self.idle.set()
         self.statuses[f"{scope['path'] if answer.status == 200 else 'refused'} {answer.status}"] += 1
         await respond(send, answer)
 

@@ -1,0 +1,1 @@
+"""One file, one destination. A forwarder sends once; queues, retries and counting are the runner's."""
