@@ -16,7 +16,7 @@ import requests
 from google.protobuf.message import DecodeError as ProtobufError
 
 from arobust_otel.errors import ConfigurationError, DeliveryError, PermanentDelivery, RetryableDelivery
-from arobust_otel.otlp.messages import RESPONSES, SIGNALS
+from arobust_otel.otlp.messages import REJECTED, RESPONSES, SIGNALS
 
 CONTENT_TYPE = "application/x-protobuf"
 COMPRESSIONS = ("gzip", "none")
@@ -111,7 +111,7 @@ def _rejected(signal: str, body: bytes) -> int:
     except ProtobufError:
         return 0
     partial = response.partial_success  # type: ignore[attr-defined]
-    return sum(value for field_, value in partial.ListFields() if field_.name.startswith("rejected_"))
+    return int(getattr(partial, REJECTED[signal]))
 
 
 def _reason(error: requests.RequestException) -> str:

@@ -52,9 +52,7 @@ def recompute(journal: Path, engine: str = DEFAULT_ENGINE) -> Judgement:
         if records and records[0].offset > 0:
             found = snapshots.latest(journal.parent / "snapshots", SNAPSHOT_VERSION)
             if found is not None and found[0] >= records[0].offset:
-                _say(
-                    f"the journal begins at record {records[0].offset}: going on from the snapshot at {found[0]}"
-                )
+                _say(f"the journal begins at {records[0].offset}: going on from the snapshot at {found[0]}")
                 judgement.restore(found[1])
                 records = [record for record in records if record.offset >= found[0]]
                 reader.offset = max(reader.offset, found[0])
@@ -77,7 +75,8 @@ def _paragraph(incident: Incident) -> str:
     ranks = ", ".join(f"rank {item.rank}" for item in incident.culprits) or "nobody"
     return (
         f"{incident.status:<9} {incident.cause:<22} {ranks:<16} {incident.id}\n"
-        f"          first evidence {rfc3339(incident.first_evidence_ns)}, opened {rfc3339(incident.opened_ns)}\n"
+        f"          first evidence {rfc3339(incident.first_evidence_ns)}, "
+        f"opened {rfc3339(incident.opened_ns)}\n"
         f"          {incident.summary}\n"
     )
 

@@ -99,9 +99,8 @@ class Sender:
         return None
 
     def _once(self, signal: str, body: bytes) -> None:
-        rejected = self._forwarder.send(signal, body)
-        if isinstance(rejected, int):
-            self.counts.rejected_items += rejected
+        self._forwarder.send(signal, body)
+        self.counts.rejected_items = getattr(self._forwarder, "rejected_items", 0)
         self.counts.sent_requests += 1
         self.counts.sent_bytes += len(body)
         if self.counts.state != "ok":

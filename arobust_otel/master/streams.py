@@ -58,8 +58,9 @@ class Stream(ABC):
             except Stopped:
                 return
 
+    @abstractmethod
     def idle(self) -> None:
-        """Something to do at the end of the journal."""
+        """Do what is due at the end of the journal."""
 
     @abstractmethod
     def deliver(self, records: list[Record]) -> bool:
@@ -82,6 +83,9 @@ class Stream(ABC):
 
 class BulkStream(Stream):
     """Requests as they came, those of one signal merged; never what a master has forwarded before."""
+
+    def idle(self) -> None:
+        """Nothing is due."""
 
     def deliver(self, records: list[Record]) -> bool:
         """In the order of the journal within each signal."""

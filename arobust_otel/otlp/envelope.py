@@ -54,7 +54,7 @@ def outgoing(signal: str, body: bytes) -> bytes:
 
 
 def halves(signal: str, body: bytes) -> tuple[bytes, bytes] | None:
-    """Two requests that together are this one, cut along resource, scope, metric, point; None for one item."""
+    """Two requests that are this one, cut along resource, scope, metric or point; None for one item."""
     left, right = parse(signal, body), parse(signal, body)
     items, others = _divisible(signal, left), _divisible(signal, right)
     if items is None or others is None:
