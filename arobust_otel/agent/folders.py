@@ -11,11 +11,12 @@ from arobust_otel.model.beacon import job_folder
 
 
 def roots(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Folders that may hold job folders: the one that is configured, shared memory, the temporary folder."""
-    name = f"arobust-{os.getuid()}"
+    """Folders that may hold job folders: the one that is configured alone, else memory, else temporary."""
     named = environ.get("AROBUST_BEACON_DIR")
-    places = (Path("/dev/shm") / name, Path(tempfile.gettempdir()) / name)  # noqa: S108 - 0700 and owner checked
-    return ((Path(named),) if named else ()) + places
+    if named:
+        return (Path(named),)
+    name = f"arobust-{os.getuid()}"
+    return (Path("/dev/shm") / name, Path(tempfile.gettempdir()) / name)  # noqa: S108 - the lock checks the owner
 
 
 def find_root(environ: Mapping[str, str], job_id: str) -> Path:
@@ -25,5 +26,6 @@ def find_root(environ: Mapping[str, str], job_id: str) -> Path:
 
 
 def job_folders(root: Path, job_id: str, environ: Mapping[str, str]) -> Sequence[Path]:
-    """The job's folder under its root first, then where a rank falls back to when shared memory is full."""
-    return list(dict.fromkeys(job_folder(place, job_id) for place in (root, *roots(environ))))
+    """The job's folder, and where a rank falls back to when shared memory is full; a chosen root has none."""
+    others = roots(environ)
+    return [job_folder(place, job_id) for place in ((root, *others) if root in others else (root,))]

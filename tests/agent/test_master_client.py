@@ -1,0 +1,243 @@
+"""MasterClient against a real server that goes away, refuses, stalls and rejects."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
+
+from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.master_client import MasterClient
+from arobust_otel.errors import ConfigurationError
+from arobust_otel.model import signals
+from arobust_otel.model.identity import JobIdentity
+from arobust_otel.model.samples import Event, LogLine, Point
+from tests.agent.server import Answer, free_port, running
+
+JOB = JobIdentity("job-1", 0, "host-a")
+QUICK = ClientSettings(
+    urgent_seconds=0.01, bulk_seconds=0.05, call_seconds=1.0, retry_first_seconds=0.02, retry_max_seconds=0.1
+)
+
+
+def points(first: int, count: int) -> list[Point]:
+    return [Point(signals.STEP, number, number, {signals.RANK: 0}) for number in range(first, first + count)]
+
+
+def line(number: int) -> LogLine:
+    return LogLine(f"line {number}", 1, "/var/log/train.log", number)
+
+
+@contextmanager
+def client(url: str, settings: ClientSettings = QUICK, **others: object) -> Iterator[MasterClient]:
+    made = MasterClient(url, JOB, settings, say=lambda text: None, **others)  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        made.close(2.0)
+
+
+def test_everything_that_fits_arrives_in_order_when_the_master_is_back() -> None:
+    said: list[str] = []
+    port = free_port()
+    away = MasterClient(f"http://127.0.0.1:{port}", JOB, QUICK, say=said.append)
+    for number in range(20):
+        away.report(points(number * 10, 10))
+        away.report([Event(signals.RANK_STALLED, number + 1, f"fact {number}")])
+    assert not away.flush(0.3)
+    with running(port) as master:
+        assert away.flush(10)
+        assert [value for _, value, _ in master.points()] == list(range(200))
+        assert master.bodies() == [f"fact {number}" for number in range(20)]
+    assert away.stats()["delivered"] == 220
+    assert away.stats()["dropped"] == 0
+    assert len([text for text in said if "does not take data" in text]) == 1
+    away.close(1.0)
+
+
+def test_what_does_not_fit_is_dropped_from_the_oldest_bulk_and_counted() -> None:
+    port = free_port()
+    small = replace(QUICK, queue_items=30)
+    with client(f"http://127.0.0.1:{port}", small) as away:
+        for number in range(20):
+            away.report([line(number)])
+        for number in range(20):
+            away.report(points(number, 1))
+        away.report([Event(signals.RANK_BORN, 1, "born")])
+        assert away.stats()["queue_items"] <= 30
+        assert away.stats()["dropped.queue_full"] == 11
+        with running(port) as master:
+            assert away.flush(10)
+            assert [value for _, value, _ in master.points()] == list(range(20))
+            assert sorted(master.bodies()) == sorted(["born", *(f"line {number}" for number in range(11, 20))])
+
+
+def test_a_source_hears_that_its_lines_were_given_up_and_nothing_of_an_acknowledgement() -> None:
+    heard: list[str] = []
+    with client(f"http://127.0.0.1:{free_port()}", replace(QUICK, queue_items=5)) as away:
+        away.report([line(1)], lambda: heard.append("acknowledged"), given_up=lambda: heard.append("given up"))
+        away.report(points(0, 5))
+        assert heard == ["given up"]
+
+
+def test_the_servers_own_hint_is_honoured() -> None:
+    busy = [Answer(503, headers={"Retry-After": "1"})]
+    with running(script=lambda signal, body: busy.pop() if busy else Answer()) as master, client(master.url) as ours:
+        ours.report(points(0, 1))
+        assert master.wait_for(lambda: len(master.accepted) == 1)
+        (_, first), (_, second) = master.seen
+        assert 1.0 <= second - first < 2.5
+
+
+def test_facts_go_before_bulk_when_the_master_is_back() -> None:
+    port = free_port()
+    with client(f"http://127.0.0.1:{port}") as away:
+        away.report([line(1)])
+        away.report(points(0, 1))
+        away.report([Event(signals.RANK_EXITED, 1, "exited")])
+        assert not away.flush(0.2)
+        with running(port) as master:
+            assert away.flush(10)
+            assert [signal for signal, _ in master.accepted] == ["logs", "metrics", "logs"]
+            assert master.bodies() == ["exited", "line 1"]
+
+
+def test_a_poisoned_item_is_cut_out_and_the_rest_of_its_batch_is_delivered() -> None:
+    def refuse(signal: str, body: bytes) -> Answer:
+        return Answer(400) if b"poison" in body else Answer()
+
+    acknowledged: list[int] = []
+    with running(script=refuse) as master, client(master.url) as ours:
+        for number in range(50):
+            body = "poison" if number == 17 else f"line {number}"
+            ours.report([LogLine(body, 1, "/log", number)], lambda number=number: acknowledged.append(number))
+        assert ours.flush(10)
+        assert master.bodies() == [f"line {number}" for number in range(50) if number != 17]
+        assert ours.stats()["dropped.refused"] == 1
+        assert sorted(acknowledged) == list(range(50)), "a refused line is settled: its offset has to move too"
+
+
+def test_an_item_that_cannot_be_encoded_does_not_spoil_its_batch() -> None:
+    with running() as master, client(master.url) as ours:
+        ours.report([Point(signals.STEP, float("nan"), 1), *points(1, 2), "no item", Event("x", -5, "caf\udce9")])
+        assert ours.flush(10)
+        assert [value for _, value, _ in master.points()] == [1, 2]
+        assert master.bodies() == ["caf\\udce9"]
+        assert ours.stats()["dropped.invalid"] == 2
+
+
+def test_partial_success_is_counted() -> None:
+    partial = ExportMetricsPartialSuccess(rejected_data_points=3, error_message="too old")
+    body = ExportMetricsServiceResponse(partial_success=partial).SerializeToString()
+    said: list[str] = []
+    with running(script=lambda *_: Answer(body=body)) as master:
+        ours = MasterClient(master.url, JOB, QUICK, say=said.append)
+        ours.report(points(0, 10))
+        assert ours.flush(10)
+        assert ours.stats()["dropped.rejected"] == 3
+        assert ours.stats()["delivered"] == 7
+        assert any("too old" in text for text in said)
+        ours.close(1.0)
+
+
+def test_a_report_is_acknowledged_exactly_once_after_all_of_it_is_delivered() -> None:
+    failures = [Answer(503), Answer(503)]
+    acknowledged: list[int] = []
+
+    def script(signal: str, body: bytes) -> Answer:
+        assert not acknowledged
+        return failures.pop() if failures else Answer()
+
+    with running(script=script) as master, client(master.url, replace(QUICK, batch_items=3)) as ours:
+        ours.report([line(number) for number in range(10)], lambda: acknowledged.append(len(master.accepted)))
+        assert ours.flush(10)
+        assert acknowledged == [4]
+
+
+def test_a_connection_that_the_server_closes_is_no_loss() -> None:
+    cuts = [True, False, True, False]
+    with running(script=lambda *_: Answer(close=bool(cuts and cuts.pop(0)))) as master, client(master.url) as ours:
+        for number in range(5):
+            ours.report(points(number, 1))
+            assert ours.flush(10)
+        assert [value for _, value, _ in master.points()] == list(range(5))
+
+
+def test_a_report_never_blocks_while_the_queue_is_full_and_the_master_silent() -> None:
+    held = threading.Event()
+    with running(script=lambda *_: Answer(hold=held)) as master:
+        ours = MasterClient(master.url, JOB, replace(QUICK, queue_items=500), say=lambda text: None)
+        taken = []
+        batch = points(0, 20)
+        for _ in range(2000):
+            started = time.perf_counter()
+            ours.report(batch)
+            taken.append(time.perf_counter() - started)
+        p99_ms = sorted(taken)[int(0.99 * len(taken))] * 1000
+        assert p99_ms < 2.0, "0.2 ms on an idle machine; benchmarks/agent_cost.py measures it"
+        assert ours.stats()["queue_items"] <= 500
+        started = time.monotonic()
+        ours.close(2.0)
+        assert time.monotonic() - started < 2.5
+        assert ours.stats()["dropped.closed"] + ours.stats()["dropped.queue_full"] == 40_000
+        held.set()
+
+
+def test_closing_delivers_what_waits() -> None:
+    with running() as master:
+        ours = MasterClient(master.url, JOB, replace(QUICK, bulk_seconds=60), say=lambda text: None)
+        ours.report(points(0, 3))
+        ours.close(5.0)
+        assert len(master.points()) == 3
+        ours.report(points(3, 1))
+        assert ours.stats()["dropped.closed"] == 1
+
+
+def test_a_bare_address_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ConfigurationError, match="gRPC.*http://host:4318"):
+        MasterClient("host:4318", JOB)
+
+
+def test_what_does_not_fit_goes_to_the_spill_where_there_is_one() -> None:
+    spilt: list[int] = []
+    settings = replace(QUICK, queue_items=10)
+    url = f"http://127.0.0.1:{free_port()}"
+    with client(url, settings, spill=lambda chunk: spilt.append(len(chunk.items)) is None) as ours:
+        ours.report(points(0, 10))
+        ours.report(points(10, 5))
+        assert spilt == [10]
+        assert ours.stats()["dropped"] == 0
+
+
+def test_a_new_attempt_of_the_job_is_a_new_resource_also_for_what_waits() -> None:
+    port = free_port()
+    with client(f"http://127.0.0.1:{port}") as ours:
+        ours.report(points(0, 1))
+        ours.resource = replace(JOB, incarnation=1)
+        ours.report(points(1, 1))
+        with running(port) as master:
+            assert ours.flush(10)
+            attempts = [
+                [item.value.int_value for item in found.resource.attributes if item.key == signals.INCARNATION]
+                for request in master.requests("metrics")
+                for found in request.resource_metrics
+            ]
+            assert attempts == [[0], [1]]
+
+
+def test_the_client_reports_about_itself() -> None:
+    with running() as master, client(master.url) as ours:
+        ours.report(points(0, 3))
+        assert ours.flush(10)
+        found = {(point.name, *point.attributes.values()): point.value for point in ours.self_points(5)}
+        assert found[signals.CLIENT_REPORTS, "delivered"] == 3
+        assert found[signals.CLIENT_QUEUE_ITEMS,] == 0
+        assert all(point.name in signals.DICTIONARY for point in ours.self_points(5))
