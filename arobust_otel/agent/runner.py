@@ -153,12 +153,10 @@ class Agent:
 
     def _report_lines(self, lines: tuple[LogLine, ...]) -> None:
         """Log offsets move when their report is acknowledged, or had to be given up and is counted."""
-        ends: dict[str, int] = {}
-        for line in lines:
-            ends[line.path] = max(ends.get(line.path, 0), line.end_offset)
+        places = [(line.path, line.end_offset) for line in lines]
 
         def settled() -> None:
-            self._acknowledged.extend(ends.items())
+            self._acknowledged.extend(places)
 
         self._client.report(lines, settled, given_up=settled)
 

@@ -21,7 +21,9 @@ ORDER = Command("c1", CAPTURE_STACKS, "host-a/job-1", "job-1", 3, 5.0, (2,))
 class Bench:
     """A command runner whose results are waited for."""
 
-    def __init__(self, master: str = "http://127.0.0.1:1", run: Callable[[Command], str] | None = None) -> None:
+    def __init__(
+        self, master: str = "http://127.0.0.1:1", run: Callable[[Command], str] | None = None
+    ) -> None:
         self.results: queue.Queue[CommandResult] = queue.Queue()
         self.ran: list[str] = []
         self.identity = JOB

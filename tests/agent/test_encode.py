@@ -24,7 +24,9 @@ CAPTURE = StackCapture(
     method="py-spy",
     command_id="c1",
     threads=(
-        ThreadStack("MainThread", 1, (Frame("read_shard", "/job/data.py", 88),), is_main=True, is_active=False),
+        ThreadStack(
+            "MainThread", 1, (Frame("read_shard", "/job/data.py", 88),), is_main=True, is_active=False
+        ),
         ThreadStack("pin", None, (Frame("run", "/lib/threading.py", 1),)),
     ),
     text="Thread MainThread\nread_shard (/job/data.py:88)",
@@ -64,7 +66,11 @@ def test_an_event_is_a_log_record_with_a_name() -> None:
     (resource,) = encode_logs(logs(parts(event)).payload).resource_logs
     (record,) = resource.scope_logs[0].log_records
     assert record.event_name == signals.RANK_EXITED
-    assert (record.time_unix_nano, record.observed_time_unix_nano, record.severity_number) == (7, 5_000, ERROR)
+    assert (record.time_unix_nano, record.observed_time_unix_nano, record.severity_number) == (
+        7,
+        5_000,
+        ERROR,
+    )
     assert plain(record.attributes) == {signals.RANK: 1, signals.EXIT_SIGNAL: 9}
 
 

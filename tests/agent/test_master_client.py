@@ -77,20 +77,27 @@ def test_what_does_not_fit_is_dropped_from_the_oldest_bulk_and_counted() -> None
         with running(port) as master:
             assert away.flush(10)
             assert [value for _, value, _ in master.points()] == list(range(20))
-            assert sorted(master.bodies()) == sorted(["born", *(f"line {number}" for number in range(11, 20))])
+            assert sorted(master.bodies()) == sorted(
+                ["born", *(f"line {number}" for number in range(11, 20))]
+            )
 
 
 def test_a_source_hears_that_its_lines_were_given_up_and_nothing_of_an_acknowledgement() -> None:
     heard: list[str] = []
     with client(f"http://127.0.0.1:{free_port()}", replace(QUICK, queue_items=5)) as away:
-        away.report([line(1)], lambda: heard.append("acknowledged"), given_up=lambda: heard.append("given up"))
+        away.report(
+            [line(1)], lambda: heard.append("acknowledged"), given_up=lambda: heard.append("given up")
+        )
         away.report(points(0, 5))
         assert heard == ["given up"]
 
 
 def test_the_servers_own_hint_is_honoured() -> None:
     busy = [Answer(503, headers={"Retry-After": "1"})]
-    with running(script=lambda signal, body: busy.pop() if busy else Answer()) as master, client(master.url) as ours:
+    with (
+        running(script=lambda signal, body: busy.pop() if busy else Answer()) as master,
+        client(master.url) as ours,
+    ):
         ours.report(points(0, 1))
         assert master.wait_for(lambda: len(master.accepted) == 1)
         (_, first), (_, second) = master.seen
@@ -122,12 +129,16 @@ def test_a_poisoned_item_is_cut_out_and_the_rest_of_its_batch_is_delivered() -> 
         assert ours.flush(10)
         assert master.bodies() == [f"line {number}" for number in range(50) if number != 17]
         assert ours.stats()["dropped.refused"] == 1
-        assert sorted(acknowledged) == list(range(50)), "a refused line is settled: its offset has to move too"
+        assert sorted(acknowledged) == list(range(50)), (
+            "a refused line is settled: its offset has to move too"
+        )
 
 
 def test_an_item_that_cannot_be_encoded_does_not_spoil_its_batch() -> None:
     with running() as master, client(master.url) as ours:
-        ours.report([Point(signals.STEP, float("nan"), 1), *points(1, 2), "no item", Event("x", -5, "caf\udce9")])
+        ours.report(
+            [Point(signals.STEP, float("nan"), 1), *points(1, 2), "no item", Event("x", -5, "caf\udce9")]
+        )
         assert ours.flush(10)
         assert [value for _, value, _ in master.points()] == [1, 2]
         assert master.bodies() == ["caf\\udce9"]
@@ -164,7 +175,10 @@ def test_a_report_is_acknowledged_exactly_once_after_all_of_it_is_delivered() ->
 
 def test_a_connection_that_the_server_closes_is_no_loss() -> None:
     cuts = [True, False, True, False]
-    with running(script=lambda *_: Answer(close=bool(cuts and cuts.pop(0)))) as master, client(master.url) as ours:
+    with (
+        running(script=lambda *_: Answer(close=bool(cuts and cuts.pop(0)))) as master,
+        client(master.url) as ours,
+    ):
         for number in range(5):
             ours.report(points(number, 1))
             assert ours.flush(10)
@@ -226,7 +240,11 @@ def test_a_new_attempt_of_the_job_is_a_new_resource_also_for_what_waits() -> Non
         with running(port) as master:
             assert ours.flush(10)
             attempts = [
-                [item.value.int_value for item in found.resource.attributes if item.key == signals.INCARNATION]
+                [
+                    item.value.int_value
+                    for item in found.resource.attributes
+                    if item.key == signals.INCARNATION
+                ]
                 for request in master.requests("metrics")
                 for found in request.resource_metrics
             ]
