@@ -4,7 +4,8 @@ One process:      python train_gpt.py --steps 200
 Four processes:   torchrun --nproc-per-node 4 train_gpt.py --steps 200
 
 Bytes are the vocabulary, so there is nothing to download. The data is split over the ranks by a
-DistributedSampler, gradients are averaged by DistributedDataParallel, rank 0 writes checkpoints and evaluates.
+DistributedSampler, gradients are averaged by DistributedDataParallel, rank 0 writes checkpoints and
+evaluates.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from types import ModuleType
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
 

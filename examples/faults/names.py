@@ -39,7 +39,7 @@ TITLES = (
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What one run calls its file, its function and its order; `seconds` is how long a helper thread stays."""
+    """What one run calls its file, its function and its order; `seconds`: a helper thread's stay."""
 
     file: str
     function: str
