@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from arobust_otel import guard
 from arobust_otel.errors import ConfigurationError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("collectors", "rules", "forwarders")
 
-Item = Union[Point, Event, LogLine, StackCapture]
+Item: TypeAlias = Point | Event | LogLine | StackCapture
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ class Collector(Protocol):
 
     `collect` is called about every 0.5 s from one thread; it may return nothing ("no data" is no error). It
     raises `CapabilityError` where the source is not to be had, and anything else where it is broken: the
-    runner contains and reports both. A collector that holds something has `close()`, and one that acknowledges
-    log lines has `acknowledge(path, end_offset)`.
+    runner contains and reports both. A collector that holds something has `close()`, and one that wants to
+    know what was delivered has `acknowledge(path, end_offset)`.
     """
 
     name: ClassVar[str]
@@ -164,7 +164,9 @@ def discover(group: str) -> dict[str, Part]:
     for part in (*_built_in(group, f"arobust_otel.{group}"), *_announced(group)):
         other = found.get(part.name)
         if other is not None:
-            raise ConfigurationError(f"arobust_otel.{group}", part.name, f"a name that {other.origin} has not taken")
+            raise ConfigurationError(
+                f"arobust_otel.{group}", part.name, f"a name that {other.origin} has not taken"
+            )
         found[part.name] = part
     return dict(sorted(found.items()))
 

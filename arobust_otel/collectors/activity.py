@@ -1,10 +1,10 @@
 """Whether a process works, waits or is stopped: decided from two readings of /proc, half a second apart.
 
 Measured with torch 2.15, gloo, four ranks on two cores, 0.5 s between readings: a rank that waits in a
-collective uses 1 to 3 ms of processor (its watcher not counted; the worst of 500 readings was 10 ms) and moves
-no byte; a rank that computes uses 150 ms and more even when it is given half a core. 4 % of the time (20 ms)
-lies between, twice above the worst waiter. Ranks on an accelerator may spin while they wait: there processor
-time says nothing, and the rules look at stacks.
+collective uses 1 to 3 ms of processor (its watcher not counted; the worst of 200 readings was 10 ms) and
+moves no byte; a rank that computes uses 150 ms and more even when it is given half a core. 4 % of the time
+(20 ms) lies between, twice above the worst waiter. Ranks on an accelerator may spin while they wait: there
+processor time says nothing, and the rules look at stacks.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read(proc: Path, pid: int, watcher_tid: int, mono_ns: int) -> Reading | None
 def process_state(leader: str, tasks: tuple[Task, ...]) -> str:
     """State of a process from those of its tasks: a word of PROCESS_STATES.
 
-    Stopped only where every living task is stopped, traced where any is: that is a debugger, or our own py-spy.
+    Stopped only where every living task is stopped; traced where any is: a debugger, or our own py-spy.
     """
     letters = {task.state for task in tasks if task.state not in "ZX"}
     if not letters:
@@ -84,7 +84,9 @@ def cpu_used_ns(before: Reading, after: Reading, watcher_tid: int, tick_ns: int)
         return (ticks - before.stat.user_ticks - before.stat.system_ticks) * tick_ns
     earlier = {task.tid: task.cpu_ns or 0 for task in before.tasks}
     return sum(
-        max(0, (task.cpu_ns or 0) - earlier.get(task.tid, 0)) for task in after.tasks if task.tid != watcher_tid
+        max(0, (task.cpu_ns or 0) - earlier.get(task.tid, 0))
+        for task in after.tasks
+        if task.tid != watcher_tid
     )
 
 

@@ -84,8 +84,9 @@ def facts(rank: RankProcess, now: Clock) -> Iterator[tuple[tuple[object, ...], E
     if rank.world_size:
         born[signals.WORLD_SIZE] = rank.world_size
     born_ns = page.born_ns if page is not None else now.wall_ns
-    yield (*rank.key, signals.RANK_BORN), Event(
-        signals.RANK_BORN, born_ns, f"rank {rank.rank} runs as process {rank.pid}", born
+    yield (
+        (*rank.key, signals.RANK_BORN),
+        Event(signals.RANK_BORN, born_ns, f"rank {rank.rank} runs as process {rank.pid}", born),
     )
     if page is None:
         return
@@ -98,8 +99,9 @@ def facts(rank: RankProcess, now: Clock) -> Iterator[tuple[tuple[object, ...], E
         yield (*rank.key, signals.RANK_NONFINITE), Event(signals.RANK_NONFINITE, at, body, attributes, WARN)
     if page.exit_begun_ns is not None:
         body = f"the interpreter of rank {rank.rank} has begun to end"
-        yield (*rank.key, signals.RANK_EXITING), Event(
-            signals.RANK_EXITING, page.exit_begun_ns, body, rank.event_attributes()
+        yield (
+            (*rank.key, signals.RANK_EXITING),
+            Event(signals.RANK_EXITING, page.exit_begun_ns, body, rank.event_attributes()),
         )
     for code in page.gaps:
         yield (code,), _gap(rank, code, now)
@@ -144,8 +146,9 @@ def launcher_facts(launcher: LauncherProcess, now: Clock) -> Iterator[tuple[tupl
         attributes[signals.EXIT_SIGNAL] = page.signal_received
         body = f"the launcher (process {page.pid}) received signal {page.signal_received}"
     at = page.exit_begun_ns or now.wall_ns
-    yield (page.pid, page.start_ticks, signals.LAUNCHER_EXITED), Event(
-        signals.LAUNCHER_EXITED, at, body, attributes, WARN
+    yield (
+        (page.pid, page.start_ticks, signals.LAUNCHER_EXITED),
+        Event(signals.LAUNCHER_EXITED, at, body, attributes, WARN),
     )
 
 

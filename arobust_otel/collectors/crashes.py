@@ -22,7 +22,7 @@ def read_crash(beacon_path: Path | None) -> FaultReport | None:
 
 
 def crash_attributes(report: FaultReport) -> Attributes:
-    """Signal, stack of the thread that failed, and its innermost frame of user code; unknown parts left out."""
+    """Signal, stack of the thread that failed, its innermost frame of user code; unknown parts left out."""
     attributes: Attributes = {}
     if report.signal is not None:
         attributes[signals.EXIT_SIGNAL] = report.signal

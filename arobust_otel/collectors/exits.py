@@ -92,7 +92,7 @@ class ExitWatch:
         return found
 
     def exit_code(self, pid: int, start_ticks: int) -> int | None:
-        """What the kernel's record behind the held pidfd says; None before the process is reaped, or unknown."""
+        """What the kernel's record behind the held pidfd says; None before the process is reaped."""
         with self._lock:
             descriptor = self._by_key.get((pid, start_ticks), -1)
             return pidfd_exit_code(descriptor) if descriptor >= 0 else None
@@ -162,7 +162,7 @@ def pidfd_exit_code(descriptor: int) -> int | None:
 def zombie_exit_code(proc: Path, pid: int) -> int | None:
     """Exit code of a process that nobody has reaped yet, from field 52 of its stat.
 
-    The kernel shows 0 there to those who may not trace the process: a 0 counts only for the same user or root.
+    The kernel shows 0 there to those who may not trace the process: 0 counts only for the same user or root.
     """
     stat = read_stat(proc, pid)
     if stat is None or stat.state != "Z" or stat.exit_code is None:

@@ -54,7 +54,7 @@ def parse_faults(text: str) -> FaultReport:
             frames[-1].append(Frame(frame[3], frame[1], number))
     stacks = tuple(
         ThreadStack(name=name, thread_id=int(ident, 16), frames=tuple(found), is_active=current or None)
-        for (name, ident, current), found in zip(threads, frames)
+        for (name, ident, current), found in zip(threads, frames, strict=True)
     )
     return FaultReport(reason, _SIGNALS.get(reason.split(":")[0].strip()), stacks)
 

@@ -19,7 +19,7 @@ from arobust_otel.model.samples import Attributes, Point
 from arobust_otel.plugins import Clock, Item, Node
 
 # Kinds of file systems that answer from this machine alone.
-_LOCAL = frozenset("ext2 ext3 ext4 xfs btrfs zfs f2fs overlay tmpfs ramfs vfat".split())
+_LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "tmpfs", "vfat"})
 _RESOURCES = ("cpu", "memory", "io")
 
 
@@ -59,7 +59,10 @@ class HostCollector:
     def _processors(self, at_ns: int) -> Iterator[Point]:
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
-        busy_and_all = (sum(times) - idle - getattr(times, "guest", 0.0), sum(times) - getattr(times, "guest", 0.0))
+        busy_and_all = (
+            sum(times) - idle - getattr(times, "guest", 0.0),
+            sum(times) - getattr(times, "guest", 0.0),
+        )
         before, self._cpu = self._cpu, busy_and_all
         if before is not None and busy_and_all[1] > before[1]:
             share = (busy_and_all[0] - before[0]) / (busy_and_all[1] - before[1])

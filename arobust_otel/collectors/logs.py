@@ -36,8 +36,8 @@ class LogsCollector:
     state_file: Path | None = None  # None: an agent that comes back starts again
     proc: Path = PROC
     bytes_per_sample: int = 1024 * 1024
-    _tails: dict[Path, Tail] = field(default_factory=dict, init=False)
-    _owners: dict[Path, set[RankProcess | None]] = field(default_factory=dict, init=False)
+    _tails: dict[str, Tail] = field(default_factory=dict, init=False)
+    _owners: dict[str, set[RankProcess | None]] = field(default_factory=dict, init=False)
     _known: dict[str, Position] = field(default_factory=dict, init=False)
     _saved: dict[str, Position] = field(default_factory=dict, init=False)
     _discovered_ns: int | None = field(default=None, init=False)
@@ -70,7 +70,7 @@ class LogsCollector:
 
     def acknowledge(self, path: str, end_offset: int) -> None:
         """A line was delivered, or given up for good: it is not read again. From the thread of `collect`."""
-        tail = self._tails.get(Path(path))
+        tail = self._tails.get(path)
         if tail is not None:
             tail.acknowledge(end_offset)
 
@@ -80,31 +80,31 @@ class LogsCollector:
         for tail in self._tails.values():
             tail.close()
 
-    def _lines(self, path: Path, records: Iterable[Record], now: Clock) -> Iterator[LogLine]:
+    def _lines(self, path: str, records: Iterable[Record], now: Clock) -> Iterator[LogLine]:
         owners = self._owners.get(path, set())
         only = next(iter(owners)) if len(owners) == 1 else None
         for record in records:
-            attributes: Attributes = {signals.LOG_PATH: str(path), signals.LOG_OFFSET: record.end_offset}
+            attributes: Attributes = {signals.LOG_PATH: path, signals.LOG_OFFSET: record.end_offset}
             if only is not None:
                 attributes |= only.event_attributes()
             yield LogLine(
-                record.text, now.wall_ns, str(path), record.end_offset, attributes, severity(record.text)
+                record.text, now.wall_ns, path, record.end_offset, attributes, severity(record.text)
             )
 
     def _discover(self, node: Node) -> None:
         for pattern in self.files:
             for name in sorted(glob.glob(pattern)) or ([] if glob.has_magic(pattern) else [pattern]):
-                self._follow(Path(name).absolute())
+                self._follow(os.path.abspath(name))
         own = {rank.path.parent for rank in node.ranks if rank.path is not None}
         for pid, rank in _writers(node):
             for path, is_output in written_files(self.proc, pid):
                 if path.parent in own:
                     continue
-                self._follow(path)
-                if is_output and path in self._tails:
-                    self._claim(path, rank)
+                self._follow(str(path))
+                if is_output and str(path) in self._tails:
+                    self._claim(str(path), rank)
 
-    def _claim(self, path: Path, rank: RankProcess | None) -> None:
+    def _claim(self, path: str, rank: RankProcess | None) -> None:
         """Note who has a file as its output; one process counts once, however its beacon moves on."""
         owners = self._owners.setdefault(path, set())
         if rank is None:
@@ -112,9 +112,9 @@ class LogsCollector:
         elif not any(owner is not None and owner.key == rank.key for owner in owners):
             owners.add(rank)
 
-    def _follow(self, path: Path) -> None:
+    def _follow(self, path: str) -> None:
         if path not in self._tails and len(self._tails) < _MAX_FILES:
-            self._tails[path] = Tail(path, self._known.get(str(path)))
+            self._tails[path] = Tail(Path(path), self._known.get(path))
 
     def _save(self) -> None:
         if self.state_file is None:
@@ -122,7 +122,7 @@ class LogsCollector:
         positions = dict(self._known)
         for path, tail in self._tails.items():
             if tail.position is not None:
-                positions[str(path)] = tail.position
+                positions[path] = tail.position
         if positions != self._saved:
             store_positions(self.state_file, positions)
             self._saved = positions

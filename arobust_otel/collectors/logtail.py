@@ -100,7 +100,9 @@ class Tail:
 
     def acknowledge(self, end_offset: int) -> None:
         """A record of `read` was delivered, or given up for good; an unknown one changes nothing."""
-        entry = next((sent for sent in self._sent if sent.end_offset == end_offset and not sent.delivered), None)
+        entry = next(
+            (sent for sent in self._sent if sent.end_offset == end_offset and not sent.delivered), None
+        )
         if entry is None:
             return
         entry.delivered = True
@@ -134,7 +136,7 @@ class Tail:
         return False
 
     def _candidates(self) -> Iterator[tuple[Path, int]]:
-        """Where an earlier agent stopped, be it renamed meanwhile; then the path itself from its beginning."""
+        """Where an earlier agent stopped, renamed meanwhile or not; then the path from its beginning."""
         if self.position is not None and self._file == 0:
             yield self.path, self.position.offset
             try:

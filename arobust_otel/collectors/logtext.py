@@ -9,9 +9,13 @@ from arobust_otel.model.samples import ERROR, INFO, WARN
 
 MAX_RECORD_BYTES = 64 * 1024
 
-_TRACEBACK = re.compile(r"^(?P<prefix>\S{0,40}\s?)(?P<group>\s*\+ Exception Group )?Traceback \(most recent call last\):")
+_TRACEBACK = re.compile(
+    r"^(?P<prefix>\S{0,40}\s?)(?P<group>\s*\+ Exception Group )?Traceback \(most recent call last\):"
+)
 _CHAINS = ("During handling of the above exception", "The above exception was the direct cause")
-_SEVERE = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|Fatal)\b|^\S*(?:Error|Exception): |\bTraceback \(most recent")
+_SEVERE = re.compile(
+    r"\b(?:ERROR|CRITICAL|FATAL|Fatal)\b|^\S*(?:Error|Exception): |\bTraceback \(most recent"
+)
 _WARNING = re.compile(r"\b(?:WARN|WARNING)\b|Warning: ")
 
 

@@ -11,7 +11,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def parse_cgroup_paths(text: str) -> dict[str, str]:
-    """/proc/PID/cgroup -> path by version: ``v2`` (line ``0::/path``) and ``v1`` (the memory controller's)."""
+    """/proc/PID/cgroup -> path by version: ``v2`` (``0::/path``) and ``v1`` (the memory controller's)."""
     paths = {}
     for line in text.splitlines():
         parts = line.split(":", 2)
@@ -70,9 +70,7 @@ class OomWitness:
         files: list[list[Path]] = []
         if "v2" in paths:
             tail = paths["v2"].lstrip("/")
-            files.append(
-                [self.cgroup / folder / "memory.events" for folder in (tail, f"unified/{tail}", "")]
-            )
+            files.append([self.cgroup / folder / "memory.events" for folder in (tail, f"unified/{tail}", "")])
         if "v1" in paths:
             tail = paths["v1"].lstrip("/")
             files.append([self.cgroup / "memory" / folder / "memory.oom_control" for folder in (tail, "")])

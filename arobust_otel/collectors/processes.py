@@ -27,7 +27,7 @@ from arobust_otel.plugins import Clock, Item, Node, RankProcess
 _SECOND_NS = 1_000_000_000
 _TICK_NS = _SECOND_NS // os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_LETTERS = dict(zip(PROCESS_STATES, "?RSDTtZX"))
+_LETTERS = dict(zip(PROCESS_STATES, "?RSDTtZX", strict=True))
 
 
 @dataclass(slots=True)
@@ -160,7 +160,9 @@ class ProcessesCollector:
         rank = track.rank
         what = report.reason if report is not None else "the kernel writes a core of it"
         body = f"rank {rank.rank} (process {rank.pid}) crashes: {what}"
-        yield Event(signals.RANK_CRASHING, now.wall_ns, body, {**rank.event_attributes(), **attributes}, ERROR)
+        yield Event(
+            signals.RANK_CRASHING, now.wall_ns, body, {**rank.event_attributes(), **attributes}, ERROR
+        )
 
     def _ends(self, node: Node, now: Clock) -> Iterator[Item]:
         """Ends whose witness is found or awaited no longer, in the order of death."""

@@ -48,7 +48,7 @@ class Task:
 
 
 def parse_stat(text: str) -> Stat | None:
-    """Parse /proc/PID/stat; the name may hold spaces and brackets. None where the text is not of that form."""
+    """Parse /proc/PID/stat; the name may hold spaces and brackets. None where it is another text."""
     opening, closing = text.find("("), text.rfind(")")
     if opening < 1 or closing < opening:
         return None

@@ -18,7 +18,7 @@ _NOT_SUSPENDED = ("failed to suspend",)
 
 
 class NotSuspendedError(CaptureError):
-    """The process cannot be paused (it is stopped already, or traced by another); `--nonblocking` can read it."""
+    """The process cannot be paused (stopped already, or traced by another); `--nonblocking` can read it."""
 
 
 def find_py_spy(search_path: str | None = None) -> str | None:
@@ -55,7 +55,9 @@ def missing(command: str | None) -> CapabilityError:
     """py-spy is not installed."""
     where = f" at {command}" if command else ""
     return CapabilityError(
-        "py_spy", f"py-spy is not installed{where}: stacks come from the ranks' own watchers", "pip install py-spy"
+        "py_spy",
+        f"py-spy is not installed{where}: stacks come from the ranks' own watchers",
+        "pip install py-spy",
     )
 
 
@@ -83,7 +85,9 @@ def parse_dump(text: str, pid: int, watcher_tid: int = 0) -> tuple[ThreadStack, 
     try:
         values = json.loads(text)
         threads = [
-            _thread(value, pid) for value in values if not watcher_tid or value.get("os_thread_id") != watcher_tid
+            _thread(value, pid)
+            for value in values
+            if not watcher_tid or value.get("os_thread_id") != watcher_tid
         ]
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise CaptureError(f"py-spy printed something else than stacks: {str(error)[:200]}") from error
@@ -93,7 +97,8 @@ def parse_dump(text: str, pid: int, watcher_tid: int = 0) -> tuple[ThreadStack, 
 def _thread(value: dict[str, Any], pid: int) -> ThreadStack:
     tid = value.get("os_thread_id")
     frames = (
-        Frame(str(frame["name"]), str(frame["filename"]), int(frame.get("line") or 0)) for frame in value["frames"]
+        Frame(str(frame["name"]), str(frame["filename"]), int(frame.get("line") or 0))
+        for frame in value["frames"]
     )
     name = value.get("thread_name")
     return ThreadStack(

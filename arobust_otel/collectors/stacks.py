@@ -81,7 +81,9 @@ class StackTaker:
     def _take(self, rank: RankProcess) -> Stacks:
         stat = read_stat(self.proc, rank.pid)
         ended = stat is None or rank.start_ticks not in (0, stat.start_ticks)
-        state = "gone" if stat is None or ended else process_state(stat.state, read_tasks(self.proc, rank.pid))
+        state = (
+            "gone" if stat is None or ended else process_state(stat.state, read_tasks(self.proc, rank.pid))
+        )
         if state in ("gone", "zombie"):
             return from_crash_file(rank)
         try:

@@ -44,10 +44,8 @@ _NUMBERS = {
     "epoll_pwait": (281, 22),
     "accept4": (288, 242),
 }
-_ON_DESCRIPTOR = frozenset(
-    "read write pread64 readv writev connect accept accept4 sendto recvfrom sendmsg recvmsg "
-    "fcntl flock fsync fdatasync epoll_wait epoll_pwait".split()
-)
+_ELSEWHERE = frozenset({"poll", "select", "pselect6", "ppoll", "futex", "nanosleep", "clock_nanosleep"})
+_ON_DESCRIPTOR = frozenset(_NUMBERS) - _ELSEWHERE - {"restart_syscall", "wait4", "waitid", "openat"}
 _PLAIN = {
     "futex": "waiting for a lock or for another thread (futex)",
     "nanosleep": "asleep (nanosleep)",
@@ -76,7 +74,7 @@ def parse_syscall(text: str) -> tuple[int, int] | None:
 
 
 def parse_connections(text: str) -> dict[int, str]:
-    """/proc/PID/net/tcp or tcp6 -> ``local -> remote`` by socket inode; lines of another form are left out."""
+    """/proc/PID/net/tcp or tcp6 -> ``local -> remote`` by socket inode; other lines are left out."""
     found = {}
     for line in text.splitlines()[1:]:
         words = line.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -139,7 +140,9 @@ class World:
             items += list(collector.collect(now, scan.scan(now)))
             if wanted(items):
                 return items
-            assert time.monotonic() < deadline, [item for item in items if isinstance(item, Event)] or items[-20:]
+            assert time.monotonic() < deadline, [item for item in items if isinstance(item, Event)] or items[
+                -20:
+            ]
             time.sleep(every)
 
     def end(self) -> None:
@@ -149,10 +152,8 @@ class World:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    try:
+                    with contextlib.suppress(BrokenPipeError):
                         stream.close()
-                    except BrokenPipeError:
-                        pass
 
 
 @pytest.fixture

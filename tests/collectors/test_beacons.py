@@ -57,13 +57,23 @@ def test_progress_of_a_rank_is_told_as_gauges(world, sample, values) -> None:
 def test_what_a_beacon_does_not_know_is_no_point(world, sample, values) -> None:
     world.rank(os.getpid(), step_duration_ns=0, phase_since_mono_ns=0)
     items = sample()
-    for name in (signals.STEP_DURATION, signals.PHASE_AGE, signals.TICK_AGE, signals.ENQUEUED, signals.READ_AGE):
+    for name in (
+        signals.STEP_DURATION,
+        signals.PHASE_AGE,
+        signals.TICK_AGE,
+        signals.ENQUEUED,
+        signals.READ_AGE,
+    ):
         assert values(items, name) == []
 
 
 def test_facts_are_told_once_with_the_time_at_which_they_happened(world, sample, events) -> None:
-    seen = SeenException(123_000, 40, "ValueError", "bad shard", "read_shard", "/job/data.py", 88, "MainThread")
-    path = world.rank(os.getpid(), rank=2, exception=seen, exit_begun_ns=456_000, nonfinite_step=9, nonfinite_ns=99)
+    seen = SeenException(
+        123_000, 40, "ValueError", "bad shard", "read_shard", "/job/data.py", 88, "MainThread"
+    )
+    path = world.rank(
+        os.getpid(), rank=2, exception=seen, exit_begun_ns=456_000, nonfinite_step=9, nonfinite_ns=99
+    )
     path.with_suffix(".exception").write_text("Traceback ...\nValueError: bad shard\n")
     items = sample() + sample()
     (born,) = events(items, signals.RANK_BORN)
@@ -107,7 +117,9 @@ def test_a_gap_is_named_once_for_all_ranks_with_its_remedy(world, sample, events
     [({"signal_received": 15}, 15), ({"exit_begun_ns": 77}, None), ({"start_ticks": 1}, None)],
     ids=["told to end", "ends", "gone"],
 )
-def test_the_end_of_the_launcher_is_told_at_its_first_sign(world, sample, events, facts, expected_signal) -> None:
+def test_the_end_of_the_launcher_is_told_at_its_first_sign(
+    world, sample, events, facts, expected_signal
+) -> None:
     world.launcher(os.getpid())
     assert not events(sample(), signals.LAUNCHER_EXITED)
     world.launcher(os.getpid(), **facts)

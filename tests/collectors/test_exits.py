@@ -18,7 +18,8 @@ WAITS = "import sys; print('ready', flush=True); sys.exit(int(sys.stdin.readline
 # A parent that reaps its child only when it is told to.
 PARENT = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(int(sys.stdin.readline()))"], stdin=subprocess.PIPE)
+code = "import sys; sys.exit(int(sys.stdin.readline()))"
+child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
 print(child.pid, flush=True)
 child.stdin.write(sys.stdin.readline().encode()); child.stdin.flush()
 sys.stdin.readline(); child.wait(); print("reaped", flush=True)
@@ -72,7 +73,9 @@ def test_a_signal_is_a_negative_code(world, watch) -> None:
     assert _deaths(watch)[0].code == -9
 
 
-def test_the_kernels_record_tells_the_code_of_a_process_that_somebody_else_reaped(world, watch, monkeypatch) -> None:
+def test_the_kernels_record_tells_the_code_of_a_process_that_somebody_else_reaped(
+    world, watch, monkeypatch
+) -> None:
     monkeypatch.setattr(exits, "zombie_exit_code", lambda proc, pid: None)
     parent = world.python(PARENT)
     pid = int(parent.first_line)

@@ -29,7 +29,9 @@ class Agent:
         self.seconds += seconds
         later = int(self.seconds * 1e9)
         now = Clock(START.wall_ns + later, START.mono_ns + later)
-        self.last = [item for item in self.collector.collect(now, node or Node()) if isinstance(item, LogLine)]
+        self.last = [
+            item for item in self.collector.collect(now, node or Node()) if isinstance(item, LogLine)
+        ]
         if acknowledge:
             for line in self.last:
                 self.collector.acknowledge(line.path, line.end_offset)
@@ -214,24 +216,25 @@ def test_a_file_waits_while_nothing_is_acknowledged(tmp_path, agent, monkeypatch
     assert follower.lines() == ["4"]
 
 
-def test_of_a_long_old_file_only_the_end_is_read(tmp_path, agent) -> None:
+def test_of_a_long_old_file_only_the_end_is_read(tmp_path, agent, monkeypatch) -> None:
+    monkeypatch.setattr(logtail, "_FIRST_READ_BYTES", 100)
     log = tmp_path / "train.log"
-    append(log, b"old line\n" * 200_000 + b"newest\n")
-    follower = agent(log)
-    lines = [line for _ in range(8) for line in follower.lines()]
-    assert lines[-1] == "newest"
-    assert set(lines[:-1]) == {"old line"}
-    assert len(lines) < 120_000
+    append(log, b"old line\n" * 200 + b"newest\n")
+    assert agent(log).lines() == ["old line"] * 10 + ["newest"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"/a": 3, "/b": {"inode": "x"}}', '{"/a": {"offset": -1}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"/a": 3, "/b": {"inode": "x"}}', '{"/a": {"offset": -1}}']
+)
 def test_a_damaged_state_file_is_no_state(tmp_path, content) -> None:
     state = tmp_path / "logs.json"
     state.write_text(content)
     assert load_positions(state) == {}
 
 
-def test_the_output_of_a_rank_is_found_by_its_descriptors_and_carries_the_rank(world, agent, tmp_path) -> None:
+def test_the_output_of_a_rank_is_found_by_its_descriptors_and_carries_the_rank(
+    world, agent, tmp_path
+) -> None:
     log, extra, read_only = tmp_path / "rank1.out", tmp_path / "metrics.log", tmp_path / "input.log"
     read_only.write_text("not a log\n")
     code = (

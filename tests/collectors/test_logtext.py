@@ -14,7 +14,9 @@ from arobust_otel.model.samples import ERROR, INFO, WARN
 
 def joined(lines: Iterable[str]) -> list[str]:
     joiner = TracebackJoiner()
-    records = [record for number, line in enumerate(lines) for record in joiner.feed(Record(line, number + 1))]
+    records = [
+        record for number, line in enumerate(lines) for record in joiner.feed(Record(line, number + 1))
+    ]
     return [record.text for record in records + joiner.flush()]
 
 
@@ -34,7 +36,9 @@ GROUP = """\
     +------------------------------------"""
 
 
-@pytest.mark.parametrize("traceback", [PLAIN, CHAINED, TORCH, GROUP], ids=["plain", "chained", "torch", "group"])
+@pytest.mark.parametrize(
+    "traceback", [PLAIN, CHAINED, TORCH, GROUP], ids=["plain", "chained", "torch", "group"]
+)
 def test_a_traceback_is_one_record(traceback: str) -> None:
     lines = ["step 1", *traceback.splitlines(), "step 2"]
     assert joined(lines) == ["step 1", traceback, "step 2"]

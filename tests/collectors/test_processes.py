@@ -36,12 +36,18 @@ def test_a_waiting_rank_is_idle_and_a_computing_rank_is_not(world, collector, va
     world.rank(idle.pid, rank=0)
     world.rank(busy.pid, rank=1)
 
-    items = world.sample_until(collector, lambda items: max(values(items, signals.CPU_AGE), default=0) > 1.5, every=0.5)
+    items = world.sample_until(
+        collector, lambda items: max(values(items, signals.CPU_AGE), default=0) > 1.5, every=0.5
+    )
 
     last = {p.attributes[signals.RANK]: p.value for p in items if getattr(p, "name", "") == signals.CPU_AGE}
     assert last[0] > 1.5
     assert last[1] == 0.0
-    share = {p.attributes[signals.RANK]: p.value for p in items if getattr(p, "name", "") == signals.CPU_UTILIZATION}
+    share = {
+        p.attributes[signals.RANK]: p.value
+        for p in items
+        if getattr(p, "name", "") == signals.CPU_UTILIZATION
+    }
     assert share[0] < 0.02 < 0.1 < share[1]
 
 
@@ -153,7 +159,9 @@ def test_without_a_launcher_the_zombie_is_the_witness(world, collector, events) 
     assert exited.attributes[signals.EXIT_SIGNAL] == 11
 
 
-def test_a_launcher_that_says_nothing_is_waited_for_no_longer_than_half_a_second(world, collector, events) -> None:
+def test_a_launcher_that_says_nothing_is_waited_for_no_longer_than_half_a_second(
+    world, collector, events
+) -> None:
     rank = world.python(WAITS)
     world.rank(rank.pid)
     world.launcher(os.getpid(), _child(rank.pid, 0, None, None))
@@ -237,7 +245,8 @@ def test_a_segfault_names_function_and_signal_from_the_crash_file(world, collect
 def test_a_crash_report_of_a_living_process_is_told_before_its_end(world, collector, events) -> None:
     rank = world.python(WAITS)
     beacon = world.rank(rank.pid)
-    text = 'Fatal Python error: Bus error\n\nCurrent thread 0x00 (most recent call first):\n  File "/t/a.py", line 3 in f\n'
+    text = "Fatal Python error: Bus error\n\nCurrent thread 0x00 (most recent call first):\n"
+    text += '  File "/t/a.py", line 3 in f\n'
     beacon.with_suffix(".crash").write_text(text)
     items = world.sample_until(collector, lambda items: bool(events(items, signals.RANK_CRASHING)))
     items += list(collector.collect(world.clock(), world.node()))
@@ -322,7 +331,9 @@ def test_a_rank_that_only_the_launcher_knows_gets_process_signals(world, collect
     child = replace(_child(rank.pid, 5, None, None), born_ns=time.time_ns() - 10_000_000_000)
     world.launcher(os.getpid(), child)
     items = world.sample_until(collector, lambda items: bool(values(items, signals.PROCESS_STATE)))
-    assert {p.attributes[signals.RANK] for p in items if getattr(p, "name", "") == signals.PROCESS_STATE} == {5}
+    assert {p.attributes[signals.RANK] for p in items if getattr(p, "name", "") == signals.PROCESS_STATE} == {
+        5
+    }
 
 
 def test_unknown_signals_have_a_name_too() -> None:
