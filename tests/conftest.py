@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from _pytest.runner import runtestprotocol
 
 os.environ["AROBUST_RAISE"] = "1"
 # Inherited by everything that a test starts, so that a process in a session of its own is found too.
@@ -28,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped test fails the run (the gate sets this: it has everything that tests need)",
     )
+    parser.addoption(
+        "--rerun-live",
+        action="store_true",
+        help="run a live test that failed once more and say both (the gate sets this: its machine is busy)",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,6 +41,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("live") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """A second chance for live tests where `--rerun-live` is given; the first failure is printed in full."""
+    if not (item.config.getoption("--rerun-live") and item.get_closest_marker("live")):
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    if failed := [report for report in reports if report.failed]:
+        reporter = item.config.pluginmanager.get_plugin("terminalreporter")
+        for report in failed:
+            reporter.write_line(
+                f"\nfailed, and is run again: {item.nodeid} ({report.when})\n{report.longreprtext}"
+            )
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        reporter.write_line(
+            f"run again: {item.nodeid} {'failed' if any(r.failed for r in reports) else 'passed'}"
+        )
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.hookimpl(trylast=True)
