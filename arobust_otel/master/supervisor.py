@@ -101,28 +101,29 @@ class Supervisor:
 
     def __init__(self, orders: Orders, changed: Callable[[], None]) -> None:
         self.roles = {name: Role(name, orders) for name in (RECEIVE, JUDGE, DELIVER)}
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._changed = changed
         self._stopping = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Start all; returns once every role is ready.
+        """Start all at once; returns when every role is ready: each waits for what it needs of the others.
 
         Raises:
             RoleFailed: a role ended before it was ready, or did not get ready in time.
         """
-        for name, role in self.roles.items():
-            self._tasks[name] = asyncio.create_task(self._keep(role))
-            ready: asyncio.Future[Any] = asyncio.ensure_future(role.ready.wait())
-            done, _ = await asyncio.wait(
-                [ready, self.failed], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            ready.cancel()
-            if self.failed.done():
-                self.failed.result()
-            if not done:
-                raise RoleFailed(name, 1)
+        self._tasks = {name: asyncio.create_task(self._keep(role)) for name, role in self.roles.items()}
+        everyone = asyncio.gather(*(role.ready.wait() for role in self.roles.values()))
+        done, _ = await asyncio.wait(
+            [everyone, self.failed], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        if everyone not in done:
+            everyone.cancel()
+        if self.failed.done():
+            self.failed.result()
+        if not done:
+            late = [name for name, role in self.roles.items() if not role.ready.is_set()]
+            raise RoleFailed(", ".join(late), 1)
 
     async def stop(self) -> None:
         """Stop in order: no more requests, then the judge to the end of the journal, then deliveries."""

@@ -1,0 +1,79 @@
+"""A real receiver on a free port, in a thread of the test, with a journal in a temporary folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+from arobust_otel.journal import Appender, Reader, Record
+from arobust_otel.receiver.commit import GroupCommit
+from arobust_otel.receiver.http import ReceiverApp
+from arobust_otel.receiver.intake import Intake
+from arobust_otel.receiver.limits import ReceiverLimits
+from arobust_otel.receiver.server import HttpServer
+
+
+class Receiver:
+    """`port` serves; `call` runs a coroutine in its loop."""
+
+    def __init__(self, folder: Path, limits: ReceiverLimits, token: str = "") -> None:
+        self.folder = folder
+        self.limits = limits
+        self.token = token
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self.port = self.listener.getsockname()[1]
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="receiver")
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.end = asyncio.Event()
+        self.appender = Appender.open(self.folder)
+        self.commit = GroupCommit(self.appender)
+        self.intake = Intake(self.appender, self.commit, self.limits)
+        self.app = ReceiverApp(self.intake, self.limits, self.token)
+        server = HttpServer(self.app, self.listener, self.limits)
+        await server.start()
+        self.ready.set()
+        await self.end.wait()
+        await server.stop()
+        self.commit.close()
+        self.appender.close()
+
+    def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    def records(self) -> list[Record]:
+        with Reader(self.folder) as reader:
+            return reader.read(100_000)
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def post(self, path: str, body: bytes, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Status, headers and body; `content_type="..."` becomes a header."""
+        with contextlib.closing(self.connect()) as connection:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            named.setdefault("content-type", "application/x-protobuf")
+            connection.request("POST", path, body, named)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+
+
+@contextlib.contextmanager
+def receiving(folder: Path, token: str = "", **limits: Any) -> Iterator[Receiver]:
+    receiver = Receiver(folder, ReceiverLimits(**limits), token)
+    receiver.thread.start()
+    assert receiver.ready.wait(10)
+    try:
+        yield receiver
+    finally:
+        receiver.loop.call_soon_threadsafe(receiver.end.set)
+        receiver.thread.join(15)
+        assert not receiver.thread.is_alive()
