@@ -172,18 +172,10 @@ def encode(beacon: RankBeacon | LauncherBeacon) -> bytes:
     if isinstance(beacon, RankBeacon):
         for index, group in enumerate(beacon.groups[: at.MAX_GROUPS]):
             base = at.GROUPS_OFFSET + index * at.GROUP_BYTES
-            page[base : base + at.GROUP_BYTES] = encode_group(group)
+            page[base : base + at.GROUP_BYTES] = at.pack_group(
+                group.name, group.ranks, group.backend, group.enqueued, group.completed
+            )
     return bytes(page)
-
-
-def encode_group(group: GroupCounters) -> bytes:
-    """One entry of the groups section."""
-    return (
-        at.pack_text(group.name, at.GROUP_NAME_BYTES)
-        + at.pack_text(group.ranks, at.GROUP_RANKS_BYTES)
-        + at.pack_text(group.backend, at.GROUP_BACKEND_BYTES)
-        + _PAIR.pack(group.enqueued, group.completed)
-    )
 
 
 def encode_child(child: Child) -> tuple[int, ...]:

@@ -81,3 +81,14 @@ def pack_text(text: str, size: int) -> bytes:
 def unpack_text(data: bytes) -> str:
     """Text of a field; bytes that are no UTF-8 are replaced."""
     return bytes(data).partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def pack_group(name: str, ranks: str, backend: str, enqueued: int, completed: int) -> bytes:
+    """One entry of the groups section."""
+    return (
+        pack_text(name, GROUP_NAME_BYTES)
+        + pack_text(ranks, GROUP_RANKS_BYTES)
+        + pack_text(backend, GROUP_BACKEND_BYTES)
+        + enqueued.to_bytes(8, "little")
+        + completed.to_bytes(8, "little")
+    )

@@ -2,13 +2,14 @@
 
 Resolution order: explicit argument, our own variables, the launcher's. `RANK` counts as a process rank only
 beside `LOCAL_RANK` or `TORCHELASTIC_RUN_ID`: several platforms set it to the node's rank. Pure: the
-environment is an argument.
+environment is an argument. Named tuples, not dataclasses: every training process loads this, and a frozen
+slotted dataclass costs it one to two milliseconds to define.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Resource attributes.
 SERVICE_NAME = "service.name"
@@ -24,8 +25,7 @@ ROLE = "arobust.role"
 PROCESS_ID = "process.pid"
 
 
-@dataclass(frozen=True, slots=True)
-class JobIdentity:
+class JobIdentity(NamedTuple):
     """One attempt of one job on one node: what becomes the OTel resource."""
 
     job_id: str
@@ -52,8 +52,7 @@ class JobIdentity:
         return attributes
 
 
-@dataclass(frozen=True, slots=True)
-class RankIdentity:
+class RankIdentity(NamedTuple):
     """A training process: its place in the world, in processes."""
 
     rank: int
@@ -166,7 +165,5 @@ def resolve_master(environ: Mapping[str, str]) -> str:
     A bare ``host:port`` is returned as it is: it means gRPC, as everywhere in OTLP.
     """
     return (
-        environ.get("AROBUST_MASTER")
-        or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        or "http://127.0.0.1:4318"
+        environ.get("AROBUST_MASTER") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://127.0.0.1:4318"
     )

@@ -8,8 +8,6 @@ from time import monotonic_ns
 from typing import Any
 
 from arobust_otel.model import beacon_layout as at
-from arobust_otel.model.beacon_codec import encode_group
-from arobust_otel.model.beacon_values import GroupCounters
 from arobust_otel.training import groups
 from arobust_otel.training.rank import RankWriter
 
@@ -34,7 +32,7 @@ class CounterTask:
             return
         native = getattr(sys.modules.get("torch._C"), "_distributed_c10d", None)
         members = self._book.members(module._world)
-        counters: list[GroupCounters] = []
+        counters: list[groups.GroupRow] = []
         try:
             for backend in self._backends(module._world):
                 status = groups.dump_status(native, backend)
@@ -43,7 +41,7 @@ class CounterTask:
         except groups.UnknownGroup:
             self._writer.miss("group_names")
             counters = []
-        self._store(sorted(counters, key=lambda group: (group.backend, group.name)))
+        self._store(sorted(counters, key=lambda row: (row[2], row[0])))
 
     def _backends(self, world: Any) -> list[str]:
         configs = getattr(world, "pg_backend_config", {})
@@ -64,19 +62,19 @@ class CounterTask:
         elif writer.step >= _STEPS_UNTIL_OFF:
             writer.miss("device_counters" if known == "device_counters" else "collective_recorder_off")
 
-    def _store(self, counters: list[GroupCounters]) -> None:
-        fitting = [group for group in counters if len(group.ranks) <= at.GROUP_RANKS_BYTES][: at.MAX_GROUPS]
+    def _store(self, counters: list[groups.GroupRow]) -> None:
+        fitting = [row for row in counters if len(row[1]) <= at.GROUP_RANKS_BYTES][: at.MAX_GROUPS]
         if len(fitting) < len(counters):
             self._writer.miss("groups_cut")
-        shape = tuple((group.name, group.ranks, group.backend) for group in fitting)
+        shape = tuple(row[:3] for row in fitting)
         page = self._writer.page
         inside = page.begin(at.GROUPS_SEQUENCE)
-        for index, group in enumerate(fitting):
+        for index, row in enumerate(fitting):
             base = at.GROUPS_OFFSET + index * at.GROUP_BYTES
             if shape == self._shape:
-                _PAIR.pack_into(page.data, base + _COUNTERS_OFFSET, group.enqueued, group.completed)
+                _PAIR.pack_into(page.data, base + _COUNTERS_OFFSET, *row[3:])
             else:
-                page.data[base : base + at.GROUP_BYTES] = encode_group(group)
+                page.data[base : base + at.GROUP_BYTES] = at.pack_group(*row)
         self._shape = shape
         page.slots[at.GROUPS_COUNT] = len(fitting)
         page.slots[at.GROUPS_READ_NS] = monotonic_ns()

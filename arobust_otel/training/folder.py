@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +16,18 @@ _ROOM_BYTES = 1 << 20
 _REMEDY = f"set {VARIABLE} to a folder that you own, of mode 0700, with some free space"
 
 
-def root_candidates(environ: Mapping[str, str], uid: int) -> tuple[Path, ...]:
+def root_candidates(environ: Mapping[str, str], uid: int) -> Iterator[Path]:
     """Folders that may hold beacons, best first: the user's choice alone, else memory, else temporary."""
     chosen = environ.get(VARIABLE)
     if chosen:
-        return (Path(chosen),)
+        yield Path(chosen)
+        return
     name = f"arobust-{uid}"
     shared = Path("/dev/shm")  # noqa: S108 - own_folder checks owner and mode, and follows no link
-    return (shared / name, Path(tempfile.gettempdir()) / name)
+    yield shared / name
+    import tempfile  # writes a file to find out: only where it is needed
+
+    yield Path(tempfile.gettempdir()) / name
 
 
 def open_root(environ: Mapping[str, str]) -> Path:

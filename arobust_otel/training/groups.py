@@ -11,8 +11,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from arobust_otel.model.beacon_values import GroupCounters
 from arobust_otel.model.ranks import format_ranks
+
+# Name, ranks as text, backend, enqueued, completed.
+GroupRow = tuple[str, str, str, int, int]
 
 # Backend -> the recorder's function in torch._C._distributed_c10d. NCCL has a ring of its own.
 RECORDERS = {"gloo": "_dump_fr_trace", "nccl": "_dump_nccl_trace"}
@@ -77,7 +79,7 @@ def parse_status(dump: bytes) -> dict[str, dict[str, int]]:
 
 def name_counters(
     book: GroupBook, backend: str, status: Mapping[str, Mapping[str, int]], members: Mapping[str, str]
-) -> Iterable[GroupCounters]:
+) -> Iterable[GroupRow]:
     """Counters of the groups that live, under their shared names.
 
     Raises:
@@ -86,13 +88,9 @@ def name_counters(
     for key, values in status.items():
         name = book.name(backend, key)
         if name in members:
-            yield GroupCounters(
-                name=name,
-                ranks=members[name],
-                backend=backend,
-                enqueued=max(0, values.get("last_enqueued_collective", 0)),
-                completed=max(0, values.get("last_completed_collective", 0)),
-            )
+            enqueued = max(0, values.get("last_enqueued_collective", 0))
+            completed = max(0, values.get("last_completed_collective", 0))
+            yield name, members[name], backend, enqueued, completed
 
 
 def loaded_distributed() -> Any:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from arobust_otel import guard
 from arobust_otel.errors import BeaconError
 from arobust_otel.model.beacon_paths import rank_file
 from arobust_otel.model.identity import RankIdentity, resolve_master
-from arobust_otel.training import folder, roles, spawn
+from arobust_otel.training import folder, roles
 from arobust_otel.training.page import Page
+
+if TYPE_CHECKING:
+    import subprocess
 
 JOB_ID = "AROBUST_JOB_ID"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Job and folder that this process writes to; no folder where none can be had."""
 
     job_id: str
@@ -60,6 +61,8 @@ def open_page(path: Path | None) -> Page:
 
 def start_agent(place: Place, environ: MutableMapping[str, str]) -> subprocess.Popen[bytes] | None:
     """Start the node's agent unless it is switched off or has no folder to work in."""
+    from arobust_otel.training import spawn
+
     if place.root is None or place.folder is None or not spawn.is_wanted(environ):
         return None
     order = spawn.AgentOrder(place.job_id, place.root, place.folder, resolve_master(environ))

@@ -6,8 +6,8 @@ The hot methods are called some dozen times a step: plain stores, no lock, no al
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from time import monotonic_ns
+from typing import NamedTuple
 
 from arobust_otel.model import beacon_layout as at
 from arobust_otel.model.beacon_gaps import CAPABILITIES, GAP_CODES
@@ -19,11 +19,19 @@ NONE, DATA, FORWARD, BACKWARD, OPTIMIZER, CHECKPOINT, COLLECTIVE = range(len(PHA
 IMPORTED, INIT_GROUP, FIRST_STEP, RUNNING, CHECKPOINT_STATE, EVALUATION, TEARDOWN, DONE = range(
     1, len(STATES)
 )
+# The hot path reads module globals: an attribute of a module costs as much as the store itself.
+_EVENT_NS = at.EVENT_NS
+_HOT_SEQUENCE = at.HOT_SEQUENCE
+_PHASE = at.PHASE
+_PHASE_SINCE_NS = at.PHASE_SINCE_NS
+_STATE = at.STATE
+_STEP = at.STEP
+_STEP_DURATION_NS = at.STEP_DURATION_NS
+_STEP_END_NS = at.STEP_END_NS
 _BEFORE_STEPS = (0, IMPORTED, INIT_GROUP)
 
 
-@dataclass(frozen=True, slots=True)
-class Birth:
+class Birth(NamedTuple):
     """Who the rank is, and where and when it was born."""
 
     identity: RankIdentity
@@ -53,40 +61,41 @@ class RankWriter:
         """The training thread begins `phase`."""
         slots = self.page.slots
         now = monotonic_ns()
-        inside = (slots[at.HOT_SEQUENCE] + 1) | 1
-        slots[at.HOT_SEQUENCE] = inside
-        slots[at.PHASE] = phase
-        slots[at.PHASE_SINCE_NS] = now
-        slots[at.EVENT_NS] = now
-        slots[at.HOT_SEQUENCE] = inside + 1
+        inside = (slots[_HOT_SEQUENCE] + 1) | 1
+        slots[_HOT_SEQUENCE] = inside
+        slots[_PHASE] = phase
+        slots[_PHASE_SINCE_NS] = now
+        slots[_EVENT_NS] = now
+        slots[_HOT_SEQUENCE] = inside + 1
 
     def enter_state(self, state: int) -> None:
         """The rank's life enters `state`; it never leaves teardown but for done."""
         slots = self.page.slots
-        if slots[at.STATE] >= TEARDOWN and state <= slots[at.STATE]:
+        if slots[_STATE] >= TEARDOWN and state <= slots[_STATE]:
             return
-        inside = (slots[at.HOT_SEQUENCE] + 1) | 1
-        slots[at.HOT_SEQUENCE] = inside
-        slots[at.STATE] = state
-        slots[at.EVENT_NS] = monotonic_ns()
-        slots[at.HOT_SEQUENCE] = inside + 1
+        inside = (slots[_HOT_SEQUENCE] + 1) | 1
+        slots[_HOT_SEQUENCE] = inside
+        slots[_STATE] = state
+        slots[_EVENT_NS] = monotonic_ns()
+        slots[_HOT_SEQUENCE] = inside + 1
 
     def finish_step(self) -> None:
         """One more step is done."""
         slots = self.page.slots
         now = monotonic_ns()
-        before = slots[at.STEP_END_NS]
-        inside = (slots[at.HOT_SEQUENCE] + 1) | 1
-        slots[at.HOT_SEQUENCE] = inside
-        slots[at.STEP] += 1
-        slots[at.STEP_DURATION_NS] = now - before if before else 0
-        slots[at.STEP_END_NS] = now
-        slots[at.PHASE] = NONE
-        slots[at.PHASE_SINCE_NS] = now
-        slots[at.EVENT_NS] = now
-        if slots[at.STATE] < TEARDOWN:
-            slots[at.STATE] = RUNNING
-        slots[at.HOT_SEQUENCE] = inside + 1
+        before = slots[_STEP_END_NS]
+        inside = (slots[_HOT_SEQUENCE] + 1) | 1
+        slots[_HOT_SEQUENCE] = inside
+        slots[_STEP] = slots[_STEP] + 1
+        if before:
+            slots[_STEP_DURATION_NS] = now - before
+        slots[_STEP_END_NS] = now
+        slots[_PHASE] = NONE
+        slots[_PHASE_SINCE_NS] = now
+        slots[_EVENT_NS] = now
+        if slots[_STATE] != RUNNING and slots[_STATE] < TEARDOWN:
+            slots[_STATE] = RUNNING
+        slots[_HOT_SEQUENCE] = inside + 1
 
     def begin_training(self) -> None:
         """Something of a step is seen: before the first step is over this is `first_step`, then `running`."""

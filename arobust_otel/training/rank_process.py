@@ -7,16 +7,18 @@ import socket
 import time
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from arobust_otel.model.identity import RankIdentity
 from arobust_otel.training import place, roles
-from arobust_otel.training.counters import CounterTask
 from arobust_otel.training.facts import Facts
-from arobust_otel.training.groups import GroupBook
 from arobust_otel.training.page import Page
 from arobust_otel.training.rank import Birth, RankWriter
-from arobust_otel.training.torch_hooks import TorchHooks
 from arobust_otel.training.watcher import StackTask, Task, TracerTask, Watcher
+
+if TYPE_CHECKING:
+    from arobust_otel.training.torch_hooks import TorchHooks
 
 
 class RankProcess:
@@ -26,11 +28,10 @@ class RankProcess:
         stem = page.path.with_suffix("") if page.is_shared and page.path is not None else None
         self.page = page
         self.writer = RankWriter(page, birth)
-        book = GroupBook()
-        counters = CounterTask(self.writer, book)
-        self.facts = Facts(self.writer, stem, last_look=counters)
-        self.hooks = TorchHooks(self.writer, book, counters)
-        tasks: dict[str, Task] = {"counters": counters}
+        self._count: Task | None = None
+        self._hooks: TorchHooks | None = None
+        self.facts = Facts(self.writer, stem, last_look=self.count)
+        tasks: dict[str, Task] = {"counters": self.count}
         if stem is not None:
             tasks["stacks"] = StackTask(self.writer, stem)
         if folder is not None and TracerTask.is_needed():
@@ -54,6 +55,23 @@ class RankProcess:
         if identity.local_rank == 0 and not place.has_instrumented_launcher(environ):
             place.start_agent(where, environ)
         return process
+
+    def count(self) -> None:
+        """Copy the counters of process groups, once torch is there."""
+        if self._count is not None:
+            self._count()
+
+    def hook_torch(self, module: ModuleType) -> None:
+        """Hook a module of torch that was just imported; the hooks' own code is loaded with the first."""
+        if self._hooks is None:
+            from arobust_otel.training.counters import CounterTask
+            from arobust_otel.training.groups import GroupBook
+            from arobust_otel.training.torch_hooks import TorchHooks
+
+            book = GroupBook()
+            self._count = CounterTask(self.writer, book)
+            self._hooks = TorchHooks(self.writer, book, self._count)
+        self._hooks.install(module)
 
     def forget(self) -> None:
         """In a forked child: nothing that it does concerns the rank's beacon any more."""

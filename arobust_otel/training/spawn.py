@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from arobust_otel.training.roles import LAUNCHER_PID, RANK_PID
 
@@ -17,8 +17,7 @@ _RANK_PREFIXES = ("TORCHELASTIC_", "GROUP_", "ROLE_", "LOCAL_", "MASTER_", "PET_
 _RANK_NAMES = frozenset({"RANK", "WORLD_SIZE", "NODE_RANK", RANK_PID, LAUNCHER_PID, "PYTHONSTARTUP"})
 
 
-@dataclass(frozen=True, slots=True)
-class AgentOrder:
+class AgentOrder(NamedTuple):
     """Everything that the agent is told."""
 
     job_id: str

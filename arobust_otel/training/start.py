@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, MutableMapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import wrapt
 
@@ -15,8 +17,22 @@ from arobust_otel.training import roles
 from arobust_otel.training.place import JOB_ID, find_place, open_page, start_agent
 from arobust_otel.training.roles import Role
 
+if TYPE_CHECKING:
+    from arobust_otel.training.rank_process import RankProcess
+
 # Importing one of these makes a plain Python process a training.
 FRAMEWORKS = ("torch", "jax", "tensorflow", "mindspore")
+# What `torch_hooks` knows to hook; names only, so that its code is loaded when torch is.
+TORCH_MODULES = (
+    "torch.serialization",
+    "torch.autograd",
+    "torch.nn.modules.module",
+    "torch.optim.optimizer",
+    "torch.utils.data.dataloader",
+    "torch.distributed.distributed_c10d",
+    "torch.distributed.checkpoint.state_dict_saver",
+    "torch.distributed.checkpoint.state_dict_loader",
+)
 
 
 def begin(environ: MutableMapping[str, str], command: Sequence[str]) -> Role:
@@ -75,13 +91,11 @@ def _begin_hooked(
     _register(running)
 
 
-def _register(running: Callable[[], object]) -> None:
-    from arobust_otel.training.torch_hooks import MODULES
+def _register(running: Callable[[], RankProcess]) -> None:
+    def hook(module: ModuleType) -> None:
+        running().hook_torch(module)
 
-    def hook(module: object) -> None:
-        running().hooks.install(module)  # type: ignore[attr-defined]
-
-    for name in MODULES:
+    for name in TORCH_MODULES:
         wrapt.register_post_import_hook(guard.contained(f"hook {name}")(hook), name)
     for name in FRAMEWORKS:
         wrapt.register_post_import_hook(guard.contained(f"hook {name}")(lambda _module: running()), name)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from arobust_otel import guard
 from arobust_otel.model.beacon_gaps import GAPS
+from arobust_otel.model.beacon_layout import PHASE, STATE
 from arobust_otel.training import rank as at
 from arobust_otel.training.groups import GroupBook
 from arobust_otel.training.loss import LossWatch
@@ -105,9 +107,9 @@ class TorchHooks:
     def before_next(self, _args: tuple[object, ...]) -> object:
         """A batch is asked for."""
         writer = self.writer
-        if not writer.is_training_thread():
+        if get_ident() != writer.owner:
             return None
-        if writer.state < at.FIRST_STEP:
+        if writer.page.slots[STATE] < at.FIRST_STEP:
             writer.enter_state(at.FIRST_STEP)
         writer.enter_phase(at.DATA)
         return True
@@ -127,9 +129,11 @@ class TorchHooks:
     def before_backward(self, args: tuple[object, ...]) -> object:
         """Backward starts; args[0] is its root."""
         writer = self.writer
-        if not writer.is_training_thread() or writer.phase == at.BACKWARD:
+        slots = writer.page.slots
+        if get_ident() != writer.owner or slots[PHASE] == at.BACKWARD:
             return None
-        writer.begin_training()
+        if slots[STATE] != at.RUNNING:
+            writer.begin_training()
         writer.enter_phase(at.BACKWARD)
         if args:
             self.loss.see(args[0])
@@ -235,9 +239,9 @@ class TorchHooks:
     def before_collective(self, _args: tuple[object, ...]) -> object:
         """User code, or torch in Python, calls a collective."""
         writer = self.writer
-        if not writer.is_training_thread():
+        if get_ident() != writer.owner:
             return None
-        phase = writer.phase
+        phase = writer.page.slots[PHASE]
         if phase == at.COLLECTIVE:
             return None
         writer.enter_phase(at.COLLECTIVE)
