@@ -66,6 +66,8 @@ class SelfMetrics:
 
 
 def _key(name: str, attributes: dict[str, str]) -> _Key:
+    if not attributes:
+        return name, ()
     return name, tuple(sorted((key.replace("__", "."), value) for key, value in attributes.items()))
 
 

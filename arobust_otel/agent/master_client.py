@@ -28,6 +28,9 @@ from arobust_otel.errors import RetryableDelivery
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Point
 
+# What the sender needs after its last request to count what is left.
+CLOSING_MARGIN_SECONDS = 0.25
+
 Spill = Callable[[Chunk], bool]  # takes what does not fit in memory; True where it keeps it
 
 
@@ -70,6 +73,7 @@ class MasterClient:
         self._closing_at: float | None = None
         self._outage_since: float | None = None
         self._complained: set[str] = set()
+        self._contained_report = guard.contained("MasterClient.report")(self._report)
         self._thread = threading.Thread(target=self._run, name="arobust-master-client", daemon=True)
         self._thread.start()
 
@@ -93,7 +97,7 @@ class MasterClient:
         """
         receipt = Receipt(acknowledged, given_up)
         attempt = identity or self.resource
-        guard.contained("MasterClient.report")(self._report)(items, receipt, urgent, attempt)
+        self._contained_report(items, receipt, urgent, attempt)
 
     def flush(self, deadline_seconds: float) -> bool:
         """Send everything now; True where all that was handed over before is delivered or given up."""
@@ -118,7 +122,7 @@ class MasterClient:
         deadline = time.monotonic() + deadline_seconds
         with self._condition:
             if self._closing_at is None:
-                self._closing_at = deadline
+                self._closing_at = deadline - min(CLOSING_MARGIN_SECONDS, deadline_seconds / 2)
             self._hurry = True
             self._condition.notify_all()
         self._thread.join(max(0.0, deadline - time.monotonic()))

@@ -187,22 +187,31 @@ def test_a_connection_that_the_server_closes_is_no_loss() -> None:
 
 def test_a_report_never_blocks_while_the_queue_is_full_and_the_master_silent() -> None:
     held = threading.Event()
-    with running(script=lambda *_: Answer(hold=held)) as master:
-        ours = MasterClient(master.url, JOB, replace(QUICK, queue_items=500), say=lambda text: None)
-        taken = []
+    settings = replace(QUICK, queue_items=500)
+    with running(script=lambda *_: Answer(hold=held)) as master, client(master.url, settings) as ours:
+        wall, processor = [], []
         batch = points(0, 20)
-        for _ in range(2000):
-            started = time.perf_counter()
+        for _ in range(1000):
+            started, used = time.perf_counter(), time.thread_time()
             ours.report(batch)
-            taken.append(time.perf_counter() - started)
-        p99_ms = sorted(taken)[int(0.99 * len(taken))] * 1000
-        assert p99_ms < 2.0, "0.2 ms on an idle machine; benchmarks/agent_cost.py measures it"
+            wall.append(time.perf_counter() - started)
+            processor.append(time.thread_time() - used)
+        held.set()
+        assert sorted(processor)[990] < 0.0005, "0.2 ms on an idle machine, see benchmarks/agent_cost.py"
+        assert max(wall) < 0.5, "the silent master holds a request for a second"
         assert ours.stats()["queue_items"] <= 500
+
+
+def test_the_client_closes_in_time_while_the_master_is_silent_and_counts_what_is_left() -> None:
+    held = threading.Event()
+    with running(script=lambda *_: Answer(hold=held)) as master, client(master.url) as ours:
+        ours.report(points(0, 20))
+        assert master.wait_for(lambda: bool(master.seen))
         started = time.monotonic()
         ours.close(2.0)
-        assert time.monotonic() - started < 2.5
-        assert ours.stats()["dropped.closed"] + ours.stats()["dropped.queue_full"] == 40_000
+        assert time.monotonic() - started < 3.0
         held.set()
+        assert ours.stats()["dropped.closed"] == 20
 
 
 def test_closing_delivers_what_waits() -> None:
@@ -216,7 +225,7 @@ def test_closing_delivers_what_waits() -> None:
 
 
 def test_a_bare_address_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ConfigurationError, match="gRPC.*http://host:4318"):
+    with pytest.raises(ConfigurationError, match=r"gRPC.*http://host:4318"):
         MasterClient("host:4318", JOB)
 
 
@@ -235,7 +244,7 @@ def test_a_new_attempt_of_the_job_is_a_new_resource_also_for_what_waits() -> Non
     port = free_port()
     with client(f"http://127.0.0.1:{port}") as ours:
         ours.report(points(0, 1))
-        ours.resource = replace(JOB, incarnation=1)
+        ours.resource = JobIdentity("job-1", 1, "host-a")
         ours.report(points(1, 1))
         with running(port) as master:
             assert ours.flush(10)

@@ -13,6 +13,16 @@ from arobust_otel.model import beacon
 from arobust_otel.model.beacon import LauncherBeacon, RankBeacon
 
 JOB_ID = "story"
+RANK = """
+import sys, time
+
+def read_shard():
+    sys.stdout.write("x")
+    sys.stdout.flush()
+    time.sleep(60)
+
+read_shard()
+"""
 
 
 class World:
@@ -26,8 +36,7 @@ class World:
 
     def rank(self, rank: int, world_size: int = 1, incarnation: int = 0) -> subprocess.Popen[bytes]:
         """Start a rank and write its page."""
-        code = "import sys, time\ndef read_shard():\n    sys.stdout.write('x'); sys.stdout.flush(); time.sleep(60)\nread_shard()"
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", RANK], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.read(1) == b"x"
         self.processes.append(process)
