@@ -85,6 +85,11 @@ class ExitWatch:
                 self._thread = threading.Thread(target=self._run, name="arobust-exit-watch", daemon=True)
                 self._thread.start()
 
+    def is_watching(self, pid: int, start_ticks: int) -> bool:
+        """Whether the end of this process will be, or was, among the deaths."""
+        with self._lock:
+            return self._by_key.get((pid, start_ticks), -1) >= 0
+
     def deaths(self) -> list[Death]:
         """Deaths since the last call, in the order in which they were noticed."""
         with self._lock:
@@ -133,8 +138,8 @@ class ExitWatch:
             ready = self._poller.poll()
             wall_ns, mono_ns = time.time_ns(), time.monotonic_ns()
             noticed = False
-            for descriptor, _events in ready:
-                noticed = self._note(descriptor, wall_ns, mono_ns) or noticed
+            for order, (descriptor, _events) in enumerate(ready):  # the kernel keeps the order of the deaths
+                noticed = self._note(descriptor, wall_ns + order, mono_ns + order) or noticed
             if noticed and self._on_exit is not None:
                 self._on_exit()
 

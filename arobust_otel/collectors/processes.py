@@ -169,7 +169,8 @@ class ProcessesCollector:
         for death in self._watch.deaths():
             self._dead.setdefault((death.pid, death.start_ticks), death)
         for key, track in self._tracks.items():
-            if not track.rank.alive and not track.ended and key not in self._dead:
+            unseen = key not in self._dead and not self._watch.is_watching(*key)
+            if unseen and not track.rank.alive and not track.ended:
                 self._dead[key] = Death(*key, now.wall_ns, now.mono_ns, None, seen_end=False)
         for key, death in list(self._dead.items()):
             dead = self._tracks.get(key)

@@ -5,6 +5,7 @@ No judgement lives here. The root is an argument, so that tests bring a tree of 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def parse_stat(text: str) -> Stat | None:
     )
 
 
+def parse_state(text: str) -> str:
+    """State letter alone of /proc/PID/stat; empty where the text is not of that form."""
+    rest = text[text.rfind(")") + 1 :].split(maxsplit=1)
+    return rest[0] if ")" in text and rest and len(rest[0]) == 1 else ""
+
+
 def parse_schedstat(text: str) -> int | None:
     """Nanoseconds on a processor: the first of the three numbers of /proc/PID/schedstat."""
     numbers = _numbers(text.split()[:1])
@@ -95,10 +102,11 @@ def parse_io(text: str) -> Transfer | None:
     return Transfer(*numbers) if numbers else None
 
 
-def read_text(path: Path) -> str | None:
-    """Content of a small kernel file; None where it cannot be read."""
+def read_text(path: str | Path) -> str | None:
+    """Content of a small file; None where it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8", "replace")
+        with open(path, "rb", buffering=0) as file:
+            return file.readall().decode("utf-8", "replace")
     except OSError:
         return None
 
@@ -111,17 +119,17 @@ def read_stat(proc: Path, pid: int) -> Stat | None:
 
 def read_tasks(proc: Path, pid: int) -> tuple[Task, ...]:
     """All tasks of a process; tasks that end meanwhile are left out."""
-    folder = proc / str(pid) / "task"
+    folder = f"{proc}/{pid}/task"  # plain text: this is read hundreds of times a second
     try:
-        names = [entry.name for entry in folder.iterdir() if entry.name.isdigit()]
+        names = [name for name in os.listdir(folder) if name.isdigit()]
     except OSError:
         return ()
     tasks = []
     for name in sorted(names, key=int):
-        stat = parse_stat(read_text(folder / name / "stat") or "")
-        if stat is not None:
-            schedule = read_text(folder / name / "schedstat")
-            tasks.append(Task(int(name), stat.state, parse_schedstat(schedule) if schedule else None))
+        state = parse_state(read_text(f"{folder}/{name}/stat") or "")
+        if state:
+            schedule = read_text(f"{folder}/{name}/schedstat")
+            tasks.append(Task(int(name), state, parse_schedstat(schedule) if schedule else None))
     return tuple(tasks)
 
 

@@ -36,6 +36,7 @@ def test_no_text_makes_a_parser_raise(text: str) -> None:
     procfs.parse_stat(text)
     procfs.parse_stat("1 (a) " + text)
     procfs.parse_schedstat(text)
+    procfs.parse_state(text)
     procfs.parse_io(text)
     procfs.parse_pairs(text)
     waits.parse_syscall(text)
