@@ -78,7 +78,7 @@ class AgentSettings:
     heartbeat_seconds: float = at_least(0.1, 2.0)
     linger_seconds: float = at_least(0, 5.0)  # after the last rank ended
     first_rank_seconds: float = at_least(1, 120.0)  # how long to wait for any rank at all
-    export_timeout_seconds: float = at_least(0.1, 10.0)
+    export_timeout_seconds: float = at_least(0.1, 3.0)  # one request; the agent itself retries
     stack_timeout_seconds: float = at_least(0.1, 10.0)
     queue_items: int = at_least(1, 20_000)
     queue_bytes: int = at_least(MEBIBYTE, 16 * MEBIBYTE)
