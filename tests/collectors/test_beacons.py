@@ -10,6 +10,8 @@ from arobust_otel.collectors.beacons import BeaconsCollector
 from arobust_otel.model import signals
 from arobust_otel.model.beacon import PHASES, STATES, Child, GroupCounters, SeenException
 
+LOADED_SECONDS = 20  # how late a busy machine may read what was just written
+
 
 @pytest.fixture
 def sample(world):
@@ -37,9 +39,9 @@ def test_progress_of_a_rank_is_told_as_gauges(world, sample, values) -> None:
     assert values(items, signals.STATE) == [STATES.index("checkpoint")]
     assert values(items, signals.PHASE) == [PHASES.index("backward")]
     assert values(items, signals.STEP_DURATION) == [0.25]
-    assert values(items, signals.PHASE_AGE)[0] == pytest.approx(2, abs=0.5)
-    assert values(items, signals.EVENT_AGE)[0] == pytest.approx(5, abs=0.5)
-    assert values(items, signals.TICK_AGE)[0] == pytest.approx(1, abs=0.5)
+    assert 2 <= values(items, signals.PHASE_AGE)[0] < 2 + LOADED_SECONDS
+    assert 5 <= values(items, signals.EVENT_AGE)[0] < 5 + LOADED_SECONDS
+    assert 1 <= values(items, signals.TICK_AGE)[0] < 1 + LOADED_SECONDS
     (entered,) = [item for item in items if item.name == signals.ENQUEUED]
     assert entered.value == 12
     assert entered.attributes == {
@@ -51,7 +53,7 @@ def test_progress_of_a_rank_is_told_as_gauges(world, sample, values) -> None:
         signals.BACKEND: "gloo",
     }
     assert values(items, signals.COMPLETED) == [11]
-    assert values(items, signals.READ_AGE)[0] == pytest.approx(1, abs=0.5)
+    assert 1 <= values(items, signals.READ_AGE)[0] < 1 + LOADED_SECONDS
 
 
 def test_what_a_beacon_does_not_know_is_no_point(world, sample, values) -> None:

@@ -71,8 +71,8 @@ def test_a_collective_counter_that_moves_is_an_event(world) -> None:
 
     assert event_age(5, 0) > 59
     assert event_age(5, 0) > 59
-    assert 1.9 < event_age(6, 2_000_000_000) < 3
-    assert event_age(6, 0) < 4
+    assert 1.9 < event_age(6, 2_000_000_000) < 30
+    assert event_age(6, 0) < 30
 
 
 def test_a_child_without_a_beacon_becomes_a_rank_after_some_seconds(world) -> None:

@@ -147,7 +147,7 @@ def test_a_py_spy_that_hangs_is_ended_and_the_watcher_asked(world, tmp_path) -> 
     began = time.monotonic()
     capture = StackTaker(py_spy=slow, dump_seconds=0.3).capture(_only_rank(world), "c")
     assert capture.method == "watcher"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_py_spy_that_fails_to_suspend_is_run_again_without_pausing(world, tmp_path) -> None:
