@@ -135,19 +135,28 @@ def measure_agent(ranks: int, seconds: float) -> dict[str, float]:
 
 def _watch(pid: int, seconds: float) -> dict[str, float]:
     process = psutil.Process(pid)
-    before, started = process.cpu_times(), time.monotonic()
+    before, main_before, started = process.cpu_times(), _main_thread_seconds(process), time.monotonic()
     requests, wire, plain = Sink.requests, Sink.wire_bytes, Sink.plain_bytes
     time.sleep(seconds)
     after, passed = process.cpu_times(), time.monotonic() - started
     used = after.user + after.system - before.user - before.system
+    main = _main_thread_seconds(process) - main_before
     return {
         "cpu_percent_of_one_core": round(100 * used / passed, 3),
+        "cpu_percent_sampling": round(100 * main / passed, 3),
+        "cpu_percent_delivery": round(100 * (used - main) / passed, 3),
+        "load_average": psutil.getloadavg()[0],
         "memory_mib": round(process.memory_info().rss / 2**20, 1),
         "threads": process.num_threads(),
         "requests_per_second": round((Sink.requests - requests) / passed, 2),
         "wire_bytes_per_second": round((Sink.wire_bytes - wire) / passed),
         "plain_bytes_per_second": round((Sink.plain_bytes - plain) / passed),
     }
+
+
+def _main_thread_seconds(process: psutil.Process) -> float:
+    """Processor time of the thread that samples; the others deliver, beat and watch for exits."""
+    return sum(item.user_time + item.system_time for item in process.threads() if item.id == process.pid)
 
 
 def measure_report() -> dict[str, float]:

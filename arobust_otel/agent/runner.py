@@ -235,5 +235,6 @@ def _client_settings(settings: AgentSettings) -> ClientSettings:
         queue_items=settings.queue_items,
         queue_bytes=settings.queue_bytes,
         urgent_seconds=settings.flush_seconds / 2,
+        bulk_seconds=2.0,  # log lines only: points are handed over as urgent; a request costs 3 ms
         call_seconds=settings.export_timeout_seconds,
     )
