@@ -19,7 +19,7 @@ from arobust_otel.state.job import JobState
 from arobust_otel.state.rings import Bools
 from arobust_otel.state.stall import Stall, read_stall
 from arobust_otel.state.waiting import Lag, Waiting, find_waiting, seen_ranks
-from arobust_otel.state.words import last_place, name_rank, name_ranks, others, place, seconds
+from arobust_otel.state.words import agent_of, last_place, name_rank, name_ranks, others, place, seconds
 
 RUNNING = STATES.index("running")
 FIRST_STEP = STATES.index("first_step")
@@ -230,7 +230,7 @@ def _summary(job: JobState, hung: list[Lag], stall: Stall, waiting: Waiting) -> 
 def _stall_evidence(job: JobState, stall: Stall) -> Evidence:
     text = f"rank {stall.rank}: no step, phase or collective for {seconds(stall.quiet_seconds)}"
     text += ", processor time is used" if stall.burns else ", no processor time, no I/O"
-    return Evidence(stall.read_ns, "beacon", text, job.lives[stall.rank].agent or "agent")
+    return Evidence(stall.read_ns, "beacon", text, agent_of(job, stall.rank))
 
 
 def _evidence(
@@ -239,7 +239,7 @@ def _evidence(
     items: list[Evidence] = []
     for lag in hung[:8]:
         stall = stalls[lag.rank]
-        source = job.lives[lag.rank].agent or "agent"
+        source = agent_of(job, lag.rank)
         items.append(_stall_evidence(job, stall))
         says = f"rank {lag.rank} entered {lag.entered} of {lag.front} collectives of group {lag.group}"
         items.append(Evidence(stall.read_ns, "flight_recorder", says, source))
@@ -254,6 +254,12 @@ def _evidence(
     for lag in busy[:4]:
         stall = stalls[lag.rank]
         items.append(
-            Evidence(stall.read_ns, "beacon", f"rank {lag.rank} lags too, and works", "agent", supports=False)
+            Evidence(
+                stall.read_ns,
+                "beacon",
+                f"rank {lag.rank} lags too, and works",
+                agent_of(job, lag.rank),
+                supports=False,
+            )
         )
     return tuple(items)

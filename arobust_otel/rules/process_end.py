@@ -24,7 +24,7 @@ from arobust_otel.state.ends import (
 )
 from arobust_otel.state.job import JobState
 from arobust_otel.state.waiting import find_waiting
-from arobust_otel.state.words import name_rank, others, place
+from arobust_otel.state.words import agent_of, name_rank, others, place
 
 SOFTWARE_SPREAD_NS = 10_000_000_000
 
@@ -184,7 +184,7 @@ def _killed(end: End) -> str:
 
 
 def _evidence(job: JobState, end: End) -> Evidence:
-    agent = job.lives[end.rank].agent or "agent"
+    agent = agent_of(job, end.rank)
     kind = "beacon" if end.kind == EXCEPTION else "process"
     witness = end.exited.attributes.get(signals.EXIT_WITNESS) if end.exited else None
     source = f"{agent} ({witness})" if witness else agent

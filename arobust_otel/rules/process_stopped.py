@@ -13,7 +13,7 @@ from arobust_otel.model.finding import Finding, StacksWanted
 from arobust_otel.model.incident import Evidence, Incident
 from arobust_otel.state.book import AgentState
 from arobust_otel.state.job import JobState
-from arobust_otel.state.words import last_place, name_rank, name_ranks, others, place
+from arobust_otel.state.words import agent_of, last_place, name_rank, name_ranks, others, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class ProcessStoppedRule:
                     int(since[rank]),
                     "process",
                     f"rank {rank}: every task of the process is in state T",
-                    job.lives[rank].agent if rank in job.lives else "agent",
+                    agent_of(job, rank),
                 )
                 for rank in ranks[:8]
             ),

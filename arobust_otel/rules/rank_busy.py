@@ -14,7 +14,7 @@ from arobust_otel.state.book import AgentState
 from arobust_otel.state.job import INDEX, JobState
 from arobust_otel.state.stall import Stall, read_stall
 from arobust_otel.state.waiting import Lag, find_waiting
-from arobust_otel.state.words import last_place, name_rank, others, place, seconds, size_rate
+from arobust_otel.state.words import agent_of, last_place, name_rank, others, place, seconds, size_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,7 @@ def _finding(job: JobState, lag: Lag, stall: Stall) -> Finding:
         first_evidence_ns=stall.since_ns,
         victims=lag.waiters,
         grade="one_witness",
-        evidence=(
-            Evidence(
-                stall.read_ns, "process", f"rank {lag.rank}: {doing}", job.lives[lag.rank].agent or "agent"
-            ),
-        ),
+        evidence=(Evidence(stall.read_ns, "process", f"rank {lag.rank}: {doing}", agent_of(job, lag.rank)),),
         refuted_by=f"rank {lag.rank} using neither processor nor disk",
         opens=False,
         stacks_of=(lag.rank,),

@@ -115,7 +115,7 @@ class SilentRule:
 def _telemetry_gap(job: JobState, ranks: tuple[int, ...]) -> Finding:
     return Finding(
         cause="telemetry_gap",
-        summary=f"{name_ranks(ranks).capitalize()}: alive, but the beacon no longer speaks; not to be judged.",
+        summary=f"{name_ranks(ranks).capitalize()}: alive, but the beacon fell silent; it cannot be judged.",
         first_evidence_ns=int(min(job.point_ns[rank] for rank in ranks)),
         grade="cannot_see",
         evidence=tuple(

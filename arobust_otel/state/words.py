@@ -18,6 +18,12 @@ def name_rank(job: JobState, rank: int) -> str:
     return f"Rank {rank} ({inside})" if inside else f"Rank {rank}"
 
 
+def agent_of(job: JobState, rank: int) -> str:
+    """Source of what is known of a rank: its agent, or that some sender reported it."""
+    life = job.lives.get(rank)
+    return (life.agent if life else "") or "sender without an agent"
+
+
 def name_ranks(ranks: Iterable[int]) -> str:
     """``rank 2`` or ``ranks 0-1,3``."""
     ordered = sorted(set(ranks))
