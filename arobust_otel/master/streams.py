@@ -35,6 +35,8 @@ class Stream(ABC):
     def __init__(self, journal: Path, cursor: Cursor, sender: Sender, finish: threading.Event) -> None:
         """Where `finish` is set, the stream ends at the end of the journal."""
         self.sender = sender
+        self.batch_bytes = BATCH_BYTES
+        self.gauge_seconds = GAUGE_SECONDS
         self._cursor = cursor
         self._finish = finish
         self._stored = cursor.load()
@@ -98,7 +100,7 @@ class BulkStream(Stream):
             if not body:
                 continue
             bodies = waiting.setdefault(record.signal, [])
-            if bodies and sum(map(len, bodies)) + len(body) > BATCH_BYTES:
+            if bodies and sum(map(len, bodies)) + len(body) > self.batch_bytes:
                 self.sender.send(record.signal, merge(record.signal, bodies))
                 bodies.clear()
             bodies.append(body)
@@ -135,7 +137,7 @@ class IncidentStream(Stream):
 
     def idle(self) -> None:
         """Say again what is open: an alert that watches the gauge must not fall asleep."""
-        if time.monotonic() - self._gauges_at < GAUGE_SECONDS or not self.sender.accepts("metrics"):
+        if time.monotonic() - self._gauges_at < self.gauge_seconds or not self.sender.accepts("metrics"):
             return
         self._gauges_at = time.monotonic()
         for incident in self._open.values():

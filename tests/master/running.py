@@ -31,7 +31,7 @@ sys.exit(main(Orders.from_line(sys.stdin.buffer.readline()).settings))
 ANY = Address("127.0.0.1", 0)
 
 
-def until(what: str, condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+def until(what: str, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true value of a condition; fails after a time limit."""
     deadline = time.monotonic() + seconds
     while True:
@@ -74,7 +74,11 @@ class Master:
         self.process.stdin.write(Orders(self.settings, {}).to_line())
         self.process.stdin.close()
         if ready:
-            until("master.json", lambda: self._is_ready())
+            try:
+                until("master.json", self._is_ready)
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def _is_ready(self) -> bool:
@@ -138,7 +142,7 @@ class Master:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(30)
+            return self.process.wait(60)
         finally:
             if self.process.poll() is None:
                 self.process.kill()
@@ -164,8 +168,16 @@ def journal_of(data_dir: Path) -> list[Record]:
 
 def outputs_of(data_dir: Path) -> list[tuple[int, int]]:
     """(cause, index) of every stored output."""
-    values = [json.loads(record.payload) for record in journal_of(data_dir) if record.kind == Kind.OUTPUT]
-    return [(value["cause"], value["index"]) for value in values]
+    return [(value["cause"], value["index"]) for value in _stored(data_dir)]
+
+
+def bodies_of(data_dir: Path) -> list[dict[str, Any]]:
+    """Bodies of every stored output."""
+    return [value["body"] for value in _stored(data_dir)]
+
+
+def _stored(data_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(record.payload) for record in journal_of(data_dir) if record.kind == Kind.OUTPUT]
 
 
 @dataclass(slots=True)
@@ -200,5 +212,3 @@ class WireStory(Story):
         except (requests.RequestException, KeyError):
             return False
         return answer.status_code == 200
-
-
