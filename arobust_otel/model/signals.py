@@ -79,7 +79,10 @@ HOST_CPU = _define("system.cpu.utilization", GAUGE, "1", "busy share of all proc
 HOST_MEMORY_USAGE = _define("system.memory.usage", UPDOWN, "By", "memory in use on the host")
 HOST_MEMORY_LIMIT = _define("system.memory.limit", UPDOWN, "By", "memory of the host")
 HOST_FS_UTILIZATION = _define(
-    "system.filesystem.utilization", GAUGE, "1", "used share of a file system, by system.filesystem.mountpoint"
+    "system.filesystem.utilization",
+    GAUGE,
+    "1",
+    "used share of a file system, by system.filesystem.mountpoint",
 )
 HOST_NET_IO = _define("system.network.io", COUNTER, "By", "bytes on the wire, by network.io.direction")
 HOST_PRESSURE = _define(
@@ -95,7 +98,9 @@ COLLECTOR_UP = _define(
 COLLECTOR_DURATION = _define(
     "arobust.collector.duration", GAUGE, "s", "duration of the collector's last run, by arobust.collector"
 )
-CLIENT_REPORTS = _define("arobust.client.reports", COUNTER, "{report}", "items handed over, by arobust.result")
+CLIENT_REPORTS = _define(
+    "arobust.client.reports", COUNTER, "{report}", "items handed over, by arobust.result"
+)
 CLIENT_QUEUE_ITEMS = _define("arobust.client.queue.items", UPDOWN, "{item}", "items waiting to be delivered")
 CLIENT_QUEUE_BYTES = _define("arobust.client.queue.size", UPDOWN, "By", "bytes waiting to be delivered")
 CLIENT_OLDEST_AGE = _define(
@@ -106,9 +111,15 @@ CLIENT_LATENCY = _define("arobust.client.latency", GAUGE, "s", "duration of the 
 
 # Facts of a rank (events).
 RANK_BORN = _define("arobust.rank.born", EVENT, "", "a rank's process was seen for the first time")
-RANK_EXITED = _define("arobust.rank.exited", EVENT, "", "a rank's process ended; exit code and witness as attributes")
-RANK_EXCEPTION = _define("arobust.rank.exception", EVENT, "", "user code raised an exception that nobody caught")
-RANK_CRASHING = _define("arobust.rank.crashing", EVENT, "", "the kernel writes a core, or a fatal signal was reported")
+RANK_EXITED = _define(
+    "arobust.rank.exited", EVENT, "", "a rank's process ended; exit code and witness as attributes"
+)
+RANK_EXCEPTION = _define(
+    "arobust.rank.exception", EVENT, "", "user code raised an exception that nobody caught"
+)
+RANK_CRASHING = _define(
+    "arobust.rank.crashing", EVENT, "", "the kernel writes a core, or a fatal signal was reported"
+)
 RANK_STOPPED = _define("arobust.rank.stopped", EVENT, "", "every task of the process is in state T")
 RANK_CONTINUED = _define("arobust.rank.continued", EVENT, "", "a stopped process runs again")
 RANK_STALLED = _define("arobust.rank.stalled", EVENT, "", "no progress of any kind for some seconds")
@@ -116,20 +127,32 @@ RANK_RESUMED = _define("arobust.rank.resumed", EVENT, "", "progress after a stal
 RANK_EXITING = _define("arobust.rank.exiting", EVENT, "", "the interpreter of the rank has begun to end")
 RANK_NONFINITE = _define("arobust.rank.nonfinite", EVENT, "", "the first step whose loss was not finite")
 LAUNCHER_EXITED = _define("arobust.launcher.exited", EVENT, "", "the launcher ended, or was told to end")
-CAPABILITY_MISSING = _define("arobust.capability.missing", EVENT, "", "a source of evidence is not to be had, and the remedy")
+CAPABILITY_MISSING = _define(
+    "arobust.capability.missing", EVENT, "", "a source of evidence is not to be had, and the remedy"
+)
 STACK_DUMP = _define("arobust.stack.dump", EVENT, "", "stacks of one process, full text in the body")
 STACK_CAPTURE = _define("arobust.stack.capture", SPAN, "", "one capture of stacks; one span event per thread")
 INCIDENT_EVENT = _define("arobust.incident", EVENT, "", "an incident changed; its JSON in the body")
-INCIDENT_OPEN = _define("arobust.incident.open", GAUGE, "1", "1 while an incident is open, 0 once when it is resolved")
+INCIDENT_OPEN = _define(
+    "arobust.incident.open", GAUGE, "1", "1 while an incident is open, 0 once when it is resolved"
+)
 
 # Attributes.
 GROUP_NAME = _define("arobust.process_group.name", ATTRIBUTE, "", "name of a process group")
-GROUP_RANKS = _define("arobust.process_group.ranks", ATTRIBUTE, "", "its members as short text, see model/ranks.py")
+GROUP_RANKS = _define(
+    "arobust.process_group.ranks", ATTRIBUTE, "", "its members as short text, see model/ranks.py"
+)
 BACKEND = _define("arobust.process_group.backend", ATTRIBUTE, "", "gloo, nccl, ...")
-EXIT_CODE = _define("process.exit.code", ATTRIBUTE, "", "exit code; absent where a signal ended the process or nobody saw it")
+EXIT_CODE = _define(
+    "process.exit.code", ATTRIBUTE, "", "exit code; absent where a signal ended the process or nobody saw it"
+)
 EXIT_SIGNAL = _define("arobust.exit.signal", ATTRIBUTE, "", "number of the signal that ended the process")
-EXIT_WITNESS = _define("arobust.exit.witness", ATTRIBUTE, "", "launcher, pidfd, zombie, or none: nobody saw the code")
-EXIT_OOM = _define("arobust.exit.oom", ATTRIBUTE, "", "cgroup, host or kernel log: where an out-of-memory kill was seen")
+EXIT_WITNESS = _define(
+    "arobust.exit.witness", ATTRIBUTE, "", "launcher, pidfd, zombie, or none: nobody saw the code"
+)
+EXIT_OOM = _define(
+    "arobust.exit.oom", ATTRIBUTE, "", "cgroup, host or kernel log: where an out-of-memory kill was seen"
+)
 EXCEPTION_TYPE = _define("exception.type", ATTRIBUTE, "", "qualified type of the exception")
 EXCEPTION_MESSAGE = _define("exception.message", ATTRIBUTE, "", "its message")
 EXCEPTION_STACK = _define("exception.stacktrace", ATTRIBUTE, "", "its traceback")
@@ -139,10 +162,14 @@ CODE_LINE = _define("code.line.number", ATTRIBUTE, "", "line in that file")
 THREAD_NAME = _define("thread.name", ATTRIBUTE, "", "name of the thread")
 THREAD_ID = _define("thread.id", ATTRIBUTE, "", "identifier of the thread")
 STACK_TEXT = _define("code.stacktrace", ATTRIBUTE, "", "stack of one thread, innermost frame first")
-STACK_METHOD = _define("arobust.stack.method", ATTRIBUTE, "", "py-spy, py-spy-nonblocking, watcher or faulthandler-file")
+STACK_METHOD = _define(
+    "arobust.stack.method", ATTRIBUTE, "", "py-spy, py-spy-nonblocking, watcher or faulthandler-file"
+)
 STACK_MAIN = _define("arobust.stack.main", ATTRIBUTE, "", "true for the main thread")
 STACK_ACTIVE = _define("arobust.stack.active", ATTRIBUTE, "", "true where the thread was on a processor")
-STACK_LOCK = _define("arobust.stack.interpreter_lock", ATTRIBUTE, "", "true where the thread held the interpreter lock")
+STACK_LOCK = _define(
+    "arobust.stack.interpreter_lock", ATTRIBUTE, "", "true where the thread held the interpreter lock"
+)
 COMMAND_ID = _define("arobust.command.id", ATTRIBUTE, "", "command that asked for this evidence")
 STEP_ATTRIBUTE = _define("arobust.step", ATTRIBUTE, "", "step at which a fact happened (events only)")
 REASON = _define("arobust.reason", ATTRIBUTE, "", "why something was dropped")
@@ -162,18 +189,28 @@ RANK = _define("arobust.rank", ATTRIBUTE, "", "global rank")
 LOCAL_RANK = _define("arobust.local_rank", ATTRIBUTE, "", "rank on its node")
 ROLE = _define("arobust.role", ATTRIBUTE, "", "role of the process, for example trainer")
 SERVICE_NAME = _define("service.name", ATTRIBUTE, "", "resource: arobust-agent, arobust-master")
-SERVICE_INSTANCE = _define("service.instance.id", ATTRIBUTE, "", "resource: host and job, stable over restarts")
+SERVICE_INSTANCE = _define(
+    "service.instance.id", ATTRIBUTE, "", "resource: host and job, stable over restarts"
+)
 HOST_NAME = _define("host.name", ATTRIBUTE, "", "resource: the host")
 JOB_ID = _define("arobust.job.id", ATTRIBUTE, "", "resource: the job")
 NODE_RANK = _define("arobust.node.rank", ATTRIBUTE, "", "resource: rank of the node in the job")
 INCARNATION = _define("arobust.incarnation", ATTRIBUTE, "", "resource: restart count of the job")
-INCIDENT_ID = _define("arobust.incident.id", ATTRIBUTE, "", "log records and spans only, never a metric's label")
+INCIDENT_ID = _define(
+    "arobust.incident.id", ATTRIBUTE, "", "log records and spans only, never a metric's label"
+)
 RULE = _define("arobust.rule", ATTRIBUTE, "", "rule that made a verdict")
 CAUSE = _define("arobust.cause", ATTRIBUTE, "", "cause code of a verdict")
 INCIDENT_STATUS = _define("arobust.incident.status", ATTRIBUTE, "", "pending, open or resolved")
 INCIDENT_GRADE = _define("arobust.incident.grade", ATTRIBUTE, "", "how good the evidence of a verdict is")
-STACK_DIGEST = _define("arobust.stack.digest", ATTRIBUTE, "", "digest of a stack's text: finds its log record")
-EVENT_NAME = _define("event.name", ATTRIBUTE, "", "name of an event, from senders without the field event_name")
-FORWARDED = _define("arobust.forwarded", ATTRIBUTE, "", "resource: true on what a master made; not forwarded again")
+STACK_DIGEST = _define(
+    "arobust.stack.digest", ATTRIBUTE, "", "digest of a stack's text: finds its log record"
+)
+EVENT_NAME = _define(
+    "event.name", ATTRIBUTE, "", "name of an event, from senders without the field event_name"
+)
+FORWARDED = _define(
+    "arobust.forwarded", ATTRIBUTE, "", "resource: true on what a master made; not forwarded again"
+)
 
 DICTIONARY: dict[str, Signal] = dict(_all)
