@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from arobust_otel.collectors import activity, exits
-from arobust_otel.collectors.activity import Activity
+from arobust_otel.collectors.activity import Activity, Reading
 from arobust_otel.collectors.crashes import crash_attributes, read_crash
 from arobust_otel.collectors.exits import Death, ExitWatch
 from arobust_otel.collectors.oom import CGROUP, OomWitness
@@ -53,6 +53,7 @@ class ProcessesCollector:
     cgroup: Path = CGROUP
     stopped_seconds: float = 3.0  # shorter stops are a debugger's or a shell's
     stalled_seconds: float = 3.0
+    quiet_seconds: float = 1.0  # without an event for that long a rank is looked at closely
     witness_seconds: float = 0.5  # how long the launcher is waited for before lesser witnesses count
     on_exit: Callable[[], None] | None = None  # called from the watching thread: sample at once
     _tracks: dict[tuple[int, int], _Track] = field(default_factory=dict, init=False)
@@ -101,8 +102,8 @@ class ProcessesCollector:
     def _sample(self, track: _Track, now: Clock) -> Iterator[Item]:
         if track.ended:
             return
-        reading = activity.read(self.proc, track.rank.pid, track.activity.watcher_tid, now.mono_ns)
         rank = track.rank
+        reading = self._look(track, now)
         if reading is None or not rank.alive or (rank.start_ticks not in (0, reading.stat.start_ticks)):
             return
         track.activity.update(reading)
@@ -110,6 +111,16 @@ class ProcessesCollector:
         yield from self._stops(track, now)
         yield from self._stalls(track, now)
         yield from self._crashes(track, now)
+
+    def _look(self, track: _Track, now: Clock) -> Reading | None:
+        """Look closely at a rank that has been quiet for a second, or whose main task is not just at work."""
+        rank = track.rank
+        event = rank.event_mono_ns
+        if event is not None and _seconds(now.mono_ns - event) < self.quiet_seconds:
+            reading = activity.glance(self.proc, rank.pid, now.mono_ns)
+            if reading is None or reading.stat.state in "RS":
+                return reading
+        return activity.read(self.proc, rank.pid, track.activity.watcher_tid, now.mono_ns)
 
     def _stops(self, track: _Track, now: Clock) -> Iterator[Event]:
         since = track.activity.stopped_mono_ns
@@ -148,7 +159,7 @@ class ProcessesCollector:
         A report without a stack may be half written: it gets one more sample.
         """
         reading = track.activity.reading
-        if track.crash_told or reading is None:
+        if track.crash_told or reading is None or not reading.is_deep:
             return
         report = read_crash(track.rank.path)
         attributes = crash_attributes(report) if report is not None else {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+MAX_DESCENDANTS = 64
 
 _STAT_FIELDS_AFTER_NAME = 50  # through field 52, exit_code
 
@@ -131,6 +132,26 @@ def read_tasks(proc: Path, pid: int) -> tuple[Task, ...]:
             schedule = _read_line(f"{folder}/{name}/schedstat")
             tasks.append(Task(int(name), state, parse_schedstat(schedule) if schedule else None))
     return tuple(tasks)
+
+
+def read_children_ticks(proc: Path, pid: int) -> int | None:
+    """Processor time, in ticks, of the living descendants of a process; None where they cannot be listed.
+
+    At most `MAX_DESCENDANTS` are looked at.
+    """
+    total, waiting, looked = 0, [pid], 0
+    while waiting and looked <= MAX_DESCENDANTS:
+        parent = waiting.pop()
+        text = read_text(f"{proc}/{parent}/task/{parent}/children")
+        if text is None and parent == pid:
+            return None
+        for child in _numbers((text or "").split()) or []:
+            stat = read_stat(proc, child)
+            looked += 1
+            if stat is not None:
+                total += stat.user_ticks + stat.system_ticks
+                waiting.append(child)
+    return total
 
 
 def _read_line(path: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -225,3 +227,35 @@ def test_a_real_process_that_reads_a_file(world, tmp_path) -> None:
         assert time.monotonic() < deadline, said
         time.sleep(0.01)
     assert said == f"in read() of {tmp_path}/shard-42"
+
+
+def test_a_glance_counts_the_whole_process_and_no_task() -> None:
+    found = activity.glance(procfs.PROC, os.getpid(), 5)
+    assert found is not None
+    assert not found.is_deep
+    assert found.io is not None
+
+
+def test_processor_time_of_children_is_work_of_the_rank() -> None:
+    """A rank that waits for its data loader workers, which work, is not idle."""
+
+    def waiting(at_s: float, children: int | None) -> Reading:
+        stat = Stat(1, "python", "S", 0, 0, 0, 5, 10, 0)
+        return Reading(int(at_s * SECOND), stat, (Task(1, "S", 0),), None, None, False, children)
+
+    assert after(waiting(1, 100), waiting(1.5, 140)).cpu_mono_ns == 1.5 * SECOND
+    assert after(waiting(1, 100), waiting(1.5, 101)).cpu_mono_ns == SECOND
+    assert after(waiting(1, None), waiting(1.5, 140)).cpu_mono_ns == SECOND
+
+
+def test_living_descendants_are_found() -> None:
+    code = (
+        "import time; t = time.process_time()\nwhile time.process_time() - t < 0.2: pass\nprint('x'); input()"
+    )
+    shell = ["sh", "-c", f'"{sys.executable}" -c "{code}"; exit 0']
+    child = subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.readline()
+    assert (procfs.read_children_ticks(procfs.PROC, os.getpid()) or 0) >= 15
+    child.communicate("\n", timeout=10)
+    assert procfs.read_children_ticks(procfs.PROC, 2**22 + 1) is None
