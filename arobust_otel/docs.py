@@ -65,8 +65,8 @@ def signals_page() -> str:
     lines = [
         "# Signals",
         MADE.format(source="`arobust_otel/model/signals.py`"),
-        "Names follow OpenTelemetry semantic conventions where one exists and the prefix `arobust.` where none "
-        "does; units are UCUM. Any OTLP sender that uses these names is a welcome source.",
+        "Names follow OpenTelemetry semantic conventions where one exists and the prefix `arobust.` where "
+        "none does; units are UCUM. Any OTLP sender that uses these names is a welcome source.",
     ]
     for kinds, title in KINDS:
         rows = [signal for signal in DICTIONARY.values() if signal.kind in kinds]

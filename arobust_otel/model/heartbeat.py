@@ -91,7 +91,7 @@ def encode(message: Heartbeat | Reply) -> bytes:
     return json.dumps(asdict(message), sort_keys=True, separators=(",", ":")).encode()
 
 
-def _pick(kind: type, values: Any) -> Any:
+def _pick(kind: type[Any], values: Any) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{kind.__name__} is not a JSON object")
     known = {name: value for name, value in values.items() if name in kind.__dataclass_fields__}
