@@ -104,7 +104,7 @@ def _retry_after(text: str) -> float | None:
 
 
 def _rejected(signal: str, body: bytes) -> int:
-    """Items of a partial success; a destination whose answer is not OTLP has rejected nothing that it said."""
+    """Items of a partial success; an answer that is not OTLP says that nothing was."""
     response = RESPONSES[signal]()
     try:
         response.ParseFromString(body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +17,7 @@ from arobust_otel.errors import JournalError
 from arobust_otel.journal import Cursor, Kind, Reader, Record, retention, snapshots
 from arobust_otel.master.api import ApiApp
 from arobust_otel.master.control import READY, Control, log
+from arobust_otel.master.crash_mark import CrashMark
 from arobust_otel.master.judgement import SNAPSHOT_VERSION, BuildEngine, Judgement, OutputLike, incident_lines
 from arobust_otel.master.layout import Layout, read_json
 from arobust_otel.master.outputs import OutputsClient, Sent, output_key
@@ -48,6 +50,7 @@ class JudgeRole:
         self.client = OutputsClient(self.layout.outputs_socket)
         self.stopping: float | None = None  # since when, on the monotonic clock
         self.blocked_bytes = 0
+        self.mark = CrashMark(self.layout.run / "judge.mark")
         self._snapshot_at = time.monotonic() + orders.settings.snapshot_seconds
         found = snapshots.latest(self.layout.snapshots, SNAPSHOT_VERSION)
         start = 0
@@ -73,6 +76,7 @@ class JudgeRole:
         self._store_incidents()
         await server.stop()
         self.reader.close()
+        self.mark.close()
         return 0
 
     async def _slice(self) -> int:
@@ -80,7 +84,7 @@ class JudgeRole:
         records = self.reader.read(200)
         began = time.monotonic()
         for record in records:
-            outputs = self.judgement.feed(record)
+            outputs = self._feed(record)
             if record.kind == Kind.OUTPUT:
                 self._raise_highest(output_key(record.payload))
             if outputs:
@@ -94,6 +98,16 @@ class JudgeRole:
             self._store_snapshot()
         await asyncio.sleep(0 if records else POLL_SECONDS)
         return len(records)
+
+    def _feed(self, record: Record) -> Sequence[OutputLike]:
+        """Judge one record; one that ended this process again and again is skipped."""
+        if record.offset == self.mark.suspect:
+            self.judgement.skipped.append(record.offset)
+            return ()
+        self.mark.begin(record.offset)
+        outputs = self.judgement.feed(record)
+        self.mark.end()
+        return outputs
 
     async def _hand_in(self, record: Record, outputs: Any) -> None:
         """Store the outputs of one record, each once, whatever happens to the receiver meanwhile."""

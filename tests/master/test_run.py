@@ -115,7 +115,10 @@ def test_a_stopped_master_leaves_nothing_of_its_run(tmp_path: Path) -> None:
         port = int(master.url.rpartition(":")[2])
     assert master.process is not None
     assert master.process.returncode == 0
-    assert sorted(path.name for path in (tmp_path / "data" / "run").iterdir()) == ["deliver.json"]
+    assert sorted(path.name for path in (tmp_path / "data" / "run").iterdir()) == [
+        "deliver.json",
+        "judge.mark",
+    ]
     assert not (tmp_path / "data" / "master.json").exists()
     with socket.create_server(("127.0.0.1", port)):
         assert ANY.host == "127.0.0.1"

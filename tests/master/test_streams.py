@@ -211,7 +211,7 @@ def test_large_requests_are_not_merged_into_larger_ones(world: World) -> None:
     assert len(points_of(world.sink.bodies("metrics"))) == 100
 
 
-# -- incidents -------------------------------------------------------------------------------------------------
+# -- incidents -----------------------------------------------------------------------------------------
 
 
 def gauges(sink: Sink) -> list[tuple[str, int]]:

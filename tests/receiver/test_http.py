@@ -62,7 +62,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
         yield served
 
 
-# -- what is accepted ------------------------------------------------------------------------------------------
+# -- what is accepted ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("signal", ["metrics", "logs", "traces"])
@@ -128,7 +128,8 @@ def test_a_connection_is_used_again_and_pipelined(receiver: Receiver) -> None:
 
 
 def test_expect_100_continue_is_answered(receiver: Receiver) -> None:
-    head = b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\nexpect: 100-continue\r\n"
+    head = b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n"
+    head += b"expect: 100-continue\r\n"
     with socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
         connection.sendall(head + b"content-length: %d\r\n\r\n" % len(metrics()))
         assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
@@ -148,7 +149,7 @@ def test_what_is_bad_for_ever_is_cut_out_and_said(receiver: Receiver) -> None:
     assert [m.name for m in kept.resource_metrics[0].scope_metrics[0].metrics] == ["a.metric"]
 
 
-# -- what is refused -------------------------------------------------------------------------------------------
+# -- what is refused -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_too_many_bytes_in_flight_are_503_before_the_body_is_read(tmp_path: Path
             assert (status, headers["retry-after"]) == (503, "2")
 
 
-# -- slow and broken clients -----------------------------------------------------------------------------------
+# -- slow and broken clients ---------------------------------------------------------------------------
 
 
 def test_a_body_that_never_ends_is_408_and_holds_nothing(tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ def test_garbage_is_400_and_closed(receiver: Receiver) -> None:
         assert connection.recv(1000).startswith(b"HTTP/1.1 400")
 
 
-# -- many clients, authorisation, the end ----------------------------------------------------------------------
+# -- many clients, authorisation, the end --------------------------------------------------------------
 
 
 def test_many_clients_share_few_commits_and_lose_nothing(receiver: Receiver) -> None:
@@ -362,7 +363,7 @@ def test_a_full_journal_is_503_and_not_acknowledged(receiver: Receiver) -> None:
     assert receiver.post("/v1/metrics", metrics())[0] == 503
 
 
-# -- heartbeats and commands -----------------------------------------------------------------------------------
+# -- heartbeats and commands ---------------------------------------------------------------------------
 
 
 def a_command(**changes: object) -> Command:
