@@ -50,6 +50,7 @@ class StoryRank:
     left: int = 0
     event_s: float = 0.0
     cpu_s: float = 0.0
+    cpu_share: float = 1.0
     io_s: float = 0.0
     tick_s: float = 0.0
     stopped_s: float | None = None
@@ -292,6 +293,7 @@ class Story:
             signals.TICK_AGE: self.second - person.tick_s,
             signals.PROCESS_STATE: PROCESS_STATES.index(state),
             signals.STOPPED_FOR: 0.0 if person.stopped_s is None else self.second - person.stopped_s,
+            signals.CPU_UTILIZATION: person.cpu_share if person.cpu_s == self.second else 0.0,
             signals.DISK_IO: person.io_bytes,
         }
 

@@ -36,8 +36,8 @@ class HangRule:
         entered it (enqueued counters of the flight recorder, two equal reads). That laggard shows no
         progress of any kind for `idle_seconds` (step, phase, collective, processor time, I/O), and two
         captures of its stack are equal. A laggard that only burns processor time in one unchanged stack
-        gets `busy_seconds`, since healthy native calls have been seen to hold the interpreter lock for 18
-        s. Where nobody lags, all ranks without progress for `symmetric_seconds`, or for one and a half
+        gets `busy_seconds`, and has to spend most of that on a processor (a crowded host stretches wall
+        time), since healthy native calls have been seen to hold the interpreter lock for 18 s. Where nobody lags, all ranks without progress for `symmetric_seconds`, or for one and a half
         times the longest pause that this phase has been seen to survive.
 
     Means:
@@ -105,6 +105,7 @@ class HangRule:
             span = captures[-1].time_ns - captures[0].time_ns if captures else 0
             return (
                 stall.quiet_seconds >= self.busy_seconds
+                and stall.burned_seconds >= 0.75 * self.busy_seconds
                 and len(captures) >= 3
                 and span >= self.busy_seconds * 0.25 * 1e9
                 and all(same_place(captures[0], later) for later in captures[1:])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from arobust_otel.model import signals
 from arobust_otel.model.beacon import PROCESS_STATES
-from arobust_otel.state.job import JobState
+from arobust_otel.state.job import INDEX, JobState
 
 BURNING_SECONDS = 3.0
 LOCK_SECONDS = 8.0
@@ -18,6 +20,9 @@ class Stall:
 
     quiet_seconds: without event and I/O. idle_seconds: without processor time either; equal to the former
     where processor time and I/O could not be read (`blind`).
+
+    burned_seconds: processor time spent since, by the mean share of the last samples; on a crowded host much
+    less than wall time. Wall time where the share is not reported.
     """
 
     rank: int
@@ -26,6 +31,7 @@ class Stall:
     quiet_seconds: float
     idle_seconds: float
     tick_seconds: float
+    burned_seconds: float
     burns: bool
     blind: bool
     stopped: bool
@@ -35,6 +41,12 @@ class Stall:
     def lock_held(self) -> bool:
         """The watcher thread does not run: something keeps the interpreter lock."""
         return self.tick_seconds >= LOCK_SECONDS and not self.stopped
+
+
+def _mean_share(job: JobState, rank: int, seconds: float) -> float:
+    times, shares = job.rings.history(INDEX[signals.CPU_UTILIZATION], rank)
+    known = shares[(times >= times[-1] - seconds) & ~np.isnan(shares)] if len(times) else shares
+    return min(1.0, float(known.mean())) if len(known) else 1.0
 
 
 def read_stall(job: JobState, rank: int) -> Stall:
@@ -51,6 +63,7 @@ def read_stall(job: JobState, rank: int) -> Stall:
         quiet_seconds=quiet,
         idle_seconds=min(quiet, quiet if cpu is None else cpu),
         tick_seconds=job.at(signals.TICK_AGE, rank) or 0.0,
+        burned_seconds=quiet * _mean_share(job, rank, quiet),
         burns=cpu is not None and cpu < BURNING_SECONDS,
         blind=cpu is None or disk is None,
         stopped=(job.at(signals.STOPPED_FOR, rank) or 0.0) > 0.0,

@@ -57,6 +57,18 @@ def test_silent_on_a_numpy_call_of_eighteen_seconds() -> None:
     assert story.incidents("open") == story.incidents("resolved") == []
 
 
+def test_silent_on_a_numpy_call_that_a_crowded_host_stretches() -> None:
+    """The same work with a third of a processor takes three times as long."""
+    story = Story(ranks=4)
+    story.run(10)
+    story.rank(1).cpu_share = 0.33
+    story.rank(1).holds_lock_in("unique", "/job/data.py", 12, burning=True)
+    story.run(54)
+    story.rank(1).trains()
+    story.run(20)
+    assert story.incidents("open") == story.incidents("resolved") == []
+
+
 def test_silent_on_a_checkpoint_of_45_seconds_on_rank_0() -> None:
     story = Story(ranks=4)
     story.run(10)
