@@ -37,8 +37,9 @@ class HangRule:
         progress of any kind for `idle_seconds` (step, phase, collective, processor time, I/O), and two
         captures of its stack are equal. A laggard that only burns processor time in one unchanged stack
         gets `busy_seconds`, and has to spend most of that on a processor (a crowded host stretches wall
-        time), since healthy native calls have been seen to hold the interpreter lock for 18 s. Where nobody lags, all ranks without progress for `symmetric_seconds`, or for one and a half
-        times the longest pause that this phase has been seen to survive.
+        time), since healthy native calls have been seen to hold the interpreter lock for 18 s. Where nobody
+        lags, all ranks without progress for `symmetric_seconds`, or for one and a half times the longest
+        pause that this phase has been seen to survive.
 
     Means:
         hang_user_code: the rank is blocked in its own code or in what it called. hang_interpreter_lock: a
