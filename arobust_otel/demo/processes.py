@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from arobust_otel.demo.options import CannotRun
 from arobust_otel.demo.places import SCRIPT, Places, beside_interpreter
 
 LAUNCHER_SECONDS = 12.0
@@ -93,16 +94,19 @@ class Processes:
         return self._sweep()
 
     def _start(self, command: list[str], output: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
-        with (self._places.run / output).open("wb") as file:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                cwd=self._places.run,
-                env=environ,
-                start_new_session=True,
-            )
+        try:
+            with (self._places.run / output).open("wb") as file:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    cwd=self._places.run,
+                    env=environ,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise CannotRun(f"{command[0]} could not be started: {error}") from error
 
     def _environment(self, values: dict[str, str]) -> dict[str, str]:
         environ = {
