@@ -139,6 +139,7 @@ def drawn_words(folder: Path) -> list[bytes]:
     for path in folder.glob("*.py"):
         text = path.read_text()
         words += re.findall(r"_FOLDER = '(.+)'", text)
+        words += re.findall(r'_message\(rank\) == "(.+)"', text)
     return [word.lower().encode() for word in words]
 
 
