@@ -64,9 +64,14 @@ class Answers(BaseHTTPRequestHandler):
         ],
     }
 
+    token: ClassVar[str] = ""
+
     def do_GET(self) -> None:
         body = self.bodies.get(urlsplit(self.path).path)
-        self.send_response(404 if body is None else 200)
+        if self.token and self.headers.get("Authorization") != f"Bearer {self.token}":
+            self.send_response(401)
+        else:
+            self.send_response(404 if body is None else 200)
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
 
@@ -208,6 +213,17 @@ def test_without_a_master_the_answer_is_one_clear_sentence(name: str) -> None:
     assert result.exit_code == 3
     assert result.output.startswith("No master answers at http://127.0.0.1:9 (")
     assert "arobust master" in result.output
+
+
+def test_a_master_with_a_token_wants_it_from_the_environment(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Answers, "token", "s3cret")
+    refused = run("incidents", "--api", api)
+    assert refused.exit_code == 3
+    assert "AROBUST_TOKEN" in refused.output
+    monkeypatch.setenv("AROBUST_TOKEN", "s3cret")
+    assert run("incidents", "--api", api).exit_code == 0
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "foo:x", "http://"])

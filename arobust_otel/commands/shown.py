@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,10 +61,15 @@ def ask(api: str, what: str, parameters: Mapping[str, str | None] | None = None)
     """
     given = {name: value for name, value in (parameters or {}).items() if value is not None}
     url = f"{_base(api)}/api/v1/{what}" + (f"?{urllib.parse.urlencode(given)}" if given else "")
+    token = os.environ.get("AROBUST_TOKEN", "")
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_LIMIT_SECONDS) as answer:
+        with urllib.request.urlopen(request, timeout=ANSWER_LIMIT_SECONDS) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            click.echo(f"The master at {api} wants its token: set AROBUST_TOKEN to it.", err=True)
+            raise click.exceptions.Exit(NO_MASTER) from None
         reason = f"it answers {url} with {error.code} {error.reason}"
     except (urllib.error.URLError, OSError) as error:
         reason = str(getattr(error, "reason", error))
