@@ -14,6 +14,7 @@ from arobust_otel import guard
 from arobust_otel.agent.folders import find_root
 from arobust_otel.agent.lock import AgentLock
 from arobust_otel.agent.runner import Agent, Assignment, become_polite, say
+from arobust_otel.agent.sweep import sweep
 from arobust_otel.config import agent_settings, config_path, load_file
 from arobust_otel.errors import ArobustError, ConfigurationError
 from arobust_otel.model.identity import resolve_job_id, resolve_master
@@ -70,6 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: agent.stop())
     lock.note(assignment.master, time.time_ns())
     say(f"watching job {assignment.job_id} in {assignment.folder}, master {assignment.master}")
+    sweep(assignment.beacon_root, time.time())
     agent.run()
     lock.release()
     return 0

@@ -1,0 +1,51 @@
+"""Old jobs' beacon folders are removed: shared memory is nobody's archive."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+KEEP_SECONDS = 7 * 24 * 3600.0
+
+
+def sweep(root: Path, now_seconds: float, keep_seconds: float = KEEP_SECONDS) -> list[str]:
+    """Remove folders of jobs in which nothing was written for `keep_seconds` and that no agent holds.
+
+    Only folders with an agent's lock are ours to remove; links are left alone. Returns the removed names.
+    """
+    removed = []
+    try:
+        folders = [entry for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    for entry in folders:
+        folder = Path(entry.path)
+        if _is_old(folder, now_seconds - keep_seconds) and _is_free(folder / "agent.lock"):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(entry.name)
+    return sorted(removed)
+
+
+def _is_old(folder: Path, before_seconds: float) -> bool:
+    try:
+        return all(
+            entry.stat(follow_symlinks=False).st_mtime < before_seconds for entry in os.scandir(folder)
+        )
+    except OSError:
+        return False
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
