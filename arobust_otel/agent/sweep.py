@@ -17,7 +17,8 @@ def sweep(root: Path, now_seconds: float, keep_seconds: float = KEEP_SECONDS) ->
     """
     removed = []
     try:
-        folders = [entry for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
+        with os.scandir(root) as entries:
+            folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
     for entry in folders:
@@ -30,9 +31,8 @@ def sweep(root: Path, now_seconds: float, keep_seconds: float = KEEP_SECONDS) ->
 
 def _is_old(folder: Path, before_seconds: float) -> bool:
     try:
-        return all(
-            entry.stat(follow_symlinks=False).st_mtime < before_seconds for entry in os.scandir(folder)
-        )
+        with os.scandir(folder) as entries:
+            return all(entry.stat(follow_symlinks=False).st_mtime < before_seconds for entry in entries)
     except OSError:
         return False
 
