@@ -75,7 +75,7 @@ def _rank(page: bytes, slots: tuple[int, ...], torn: bool) -> RankBeacon:
         step_duration_ns=slots[at.STEP_DURATION_NS],
         phase=_named(PHASES, slots[at.PHASE]),
         phase_since_mono_ns=slots[at.PHASE_SINCE_NS],
-        event_mono_ns=slots[at.EVENT_NS],
+        event_mono_ns=max(slots[at.EVENT_NS], slots[at.PHASE_SINCE_NS]),
         event_count=slots[at.HOT_SEQUENCE] // 2,
         tick_count=slots[at.TICK_COUNT],
         tick_mono_ns=slots[at.TICK_NS],

@@ -60,12 +60,10 @@ class RankWriter:
     def enter_phase(self, phase: int) -> None:
         """The training thread begins `phase`."""
         slots = self.page.slots
-        now = monotonic_ns()
         inside = (slots[_HOT_SEQUENCE] + 1) | 1
         slots[_HOT_SEQUENCE] = inside
         slots[_PHASE] = phase
-        slots[_PHASE_SINCE_NS] = now
-        slots[_EVENT_NS] = now
+        slots[_PHASE_SINCE_NS] = monotonic_ns()
         slots[_HOT_SEQUENCE] = inside + 1
 
     def enter_state(self, state: int) -> None:
@@ -92,7 +90,6 @@ class RankWriter:
         slots[_STEP_END_NS] = now
         slots[_PHASE] = NONE
         slots[_PHASE_SINCE_NS] = now
-        slots[_EVENT_NS] = now
         if slots[_STATE] != RUNNING and slots[_STATE] < TEARDOWN:
             slots[_STATE] = RUNNING
         slots[_HOT_SEQUENCE] = inside + 1

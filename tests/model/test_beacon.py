@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -85,7 +86,7 @@ RANKS = st.builds(
     gaps=st.sets(st.sampled_from(tuple(beacon.GAPS))).map(
         lambda names: tuple(name for name in beacon.GAPS if name in names)
     ),
-)
+).map(lambda page: replace(page, event_mono_ns=max(page.event_mono_ns, page.phase_since_mono_ns)))
 
 LAUNCHERS = st.builds(
     beacon.LauncherBeacon,
