@@ -174,7 +174,14 @@ class Story:
         self.fact(signals.RANK_EXITED, rank, attributes, at_s)
 
     def raises(
-        self, rank: int, kind: str, message: str, place: tuple[str, str, int], at_s: float = 0.0
+        self,
+        rank: int,
+        kind: str,
+        message: str,
+        place: tuple[str, str, int],
+        at_s: float = 0.0,
+        *,
+        thread: str = "MainThread",
     ) -> None:
         """User code of a rank raises an exception that nobody catches."""
         function, file, line = place
@@ -185,6 +192,7 @@ class Story:
             signals.CODE_FILE: file,
             signals.CODE_LINE: line,
             signals.STEP_ATTRIBUTE: self.people[rank].step,
+            signals.THREAD_NAME: thread,
         }
         self.fact(signals.RANK_EXCEPTION, rank, attributes, at_s)
 

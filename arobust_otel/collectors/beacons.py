@@ -91,7 +91,8 @@ def facts(rank: RankProcess, now: Clock) -> Iterator[tuple[tuple[object, ...], E
     if page is None:
         return
     if page.exception is not None:
-        yield (*rank.key, signals.RANK_EXCEPTION), _exception(rank, page)
+        # the main thread's exception may replace that of another thread
+        yield (*rank.key, signals.RANK_EXCEPTION, page.exception.time_ns), _exception(rank, page)
     if page.nonfinite_step is not None:
         attributes: Attributes = {**rank.event_attributes(), signals.STEP_ATTRIBUTE: page.nonfinite_step}
         body = f"the loss of rank {rank.rank} is not finite since step {page.nonfinite_step}"

@@ -39,6 +39,9 @@ FATAL = {
 _ASKED = {int(_signal_numbers.SIGTERM), int(_signal_numbers.SIGINT), int(_signal_numbers.SIGHUP)}
 # Ends that are often a consequence lose against any other root that comes within this time.
 WEAK_NS = 5_000_000_000
+MAIN_THREAD = "MainThread"
+STANDS_SECONDS = 5.0  # a rank that stands still for that long after a thread's exception stands because of it
+THREAD_ENDS_NS = 60_000_000_000  # a thread's exception this long before a bad end may be its reason
 
 _CASCADE = re.compile(
     r"connection (was )?(reset|closed|refused|aborted)|closed by peer|reset by peer|broken pipe|remote worker"
@@ -97,12 +100,13 @@ def signal_name(number: int) -> str:
 
 def read_ends(job: JobState) -> list[End]:
     """Ends of all ranks that have one, earliest first."""
-    ends = [end for rank, life in job.lives.items() if (end := _read_end(rank, life))]
+    ends = [end for rank, life in job.lives.items() if (end := _read_end(job, rank, life))]
     return sorted(ends, key=lambda end: (end.time_ns, end.rank))
 
 
-def _read_end(rank: int, life: RankLife) -> End | None:
-    facts = [fact for fact in (life.exception, life.crashing, life.exited) if fact is not None]
+def _read_end(job: JobState, rank: int, life: RankLife) -> End | None:
+    exception = life.exception if _ends_the_rank(job, rank, life) else None
+    facts = [fact for fact in (exception, life.crashing, life.exited) if fact is not None]
     if not facts:
         return None
     fact = min(facts, key=lambda item: item.time_ns)
@@ -121,6 +125,17 @@ def _read_end(rank: int, life: RankLife) -> End | None:
         cascade=cascade,
         weak=aborted or kind in (EXIT, TERMINATED),
     )
+
+
+def _ends_the_rank(job: JobState, rank: int, life: RankLife) -> bool:
+    """An exception of the main thread ends the process; one of another thread may leave it at work."""
+    fact = life.exception
+    if fact is None or fact.attributes.get(signals.THREAD_NAME, MAIN_THREAD) == MAIN_THREAD:
+        return fact is not None
+    if life.exited is None:
+        return (job.at(signals.EVENT_AGE, rank) or 0.0) >= STANDS_SECONDS
+    clean = life.exited.attributes.get(signals.EXIT_CODE) == 0
+    return not clean and life.exited.time_ns - fact.time_ns <= THREAD_ENDS_NS
 
 
 def _kind(life: RankLife, fact: Fact) -> str:

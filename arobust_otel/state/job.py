@@ -72,6 +72,12 @@ _FACT_FIELDS = {
 }
 
 
+def _replaces(old: Fact, new: Fact) -> bool:
+    """The main thread's exception takes the place of another thread's."""
+    thread = old.attributes.get(signals.THREAD_NAME)
+    return new.attributes.get(signals.THREAD_NAME) == "MainThread" and thread not in (None, "MainThread")
+
+
 @dataclass(slots=True)
 class JobState:
     """latest: (signals, ranks) newest value, NaN where the newest report lacks it.
@@ -220,7 +226,7 @@ class JobState:
         life.local_rank = local_rank if isinstance(local_rank, int) else life.local_rank
         life.role = str(role) if role is not None else life.role
         name = _FACT_FIELDS.get(fact.name)
-        if name is not None and getattr(life, name) is None:
+        if name is not None and (getattr(life, name) is None or _replaces(getattr(life, name), fact)):
             setattr(life, name, fact)
 
     def _born(self, fact: Fact, pid: object) -> None:

@@ -194,3 +194,34 @@ def test_closes_when_the_rank_is_born_again() -> None:
     story.reborn(2)
     story.run(15)
     assert story.incidents("open") == []
+
+
+def test_silent_on_an_exception_of_a_background_thread_while_the_rank_trains_on() -> None:
+    story = Story(ranks=4)
+    story.run(10)
+    story.raises(1, "OSError", "statsd is away", PLACE, thread="metrics-writer")
+    story.run(60)
+    for rank in range(4):
+        story.ends(rank, code=0)
+    story.agent_ends = True
+    story.run(30)
+    assert story.incidents() == []
+
+
+def test_an_exception_of_a_thread_that_the_rank_needs_is_named() -> None:
+    story = Story(ranks=4)
+    story.run(10)
+    story.raises(1, "ValueError", "bad shard", PLACE, thread="prefetch")
+    story.rank(1).waits_for_data()
+    assert story.run_until_open(10) <= 8
+    assert (story.the_open_one().cause, story.open_culprits()) == ("python_exception", [1])
+
+
+def test_the_main_threads_exception_replaces_that_of_another_thread() -> None:
+    story = Story(ranks=4)
+    story.run(10)
+    story.raises(1, "OSError", "statsd is away", PLACE, thread="metrics-writer")
+    story.run(20)
+    story.raises(1, "KeyError", "'vocab'", PLACE)
+    story.run_until_open(5)
+    assert "KeyError" in story.the_open_one().summary
