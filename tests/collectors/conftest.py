@@ -102,7 +102,7 @@ class World:
             start_ticks=stat.start_ticks if stat else 1,
             born_ns=now.wall_ns,
             event_mono_ns=now.mono_ns,
-            phase_since_mono_ns=now.mono_ns,
+            phase_since_mono_ns=values.get("event_mono_ns", now.mono_ns),
         )
         path = self.folder / rank_file(rank, pid)
         path.write_bytes(beacon_codec.encode(replace(page, **values)))
