@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from arobust_otel import __version__, guard
 from arobust_otel.errors import ConfigurationError, DecodeError
 from arobust_otel.journal import Kind, Record
-from arobust_otel.master.cases import CaseBook, Change
+from arobust_otel.master.cases import CaseBook, Change, RuleFacts
 from arobust_otel.model.columns import Batch
 from arobust_otel.model.finding import Finding, StacksWanted
 from arobust_otel.model.heartbeat import CAPTURE_STACKS, Command, decode_heartbeat
@@ -29,28 +29,8 @@ SNAPSHOT_VERSION = 1
 COMMAND_EXPIRES_SECONDS = 20.0
 
 
-class Rule(Protocol):
+class Rule(RuleFacts, Protocol):
     """What the engine asks of a rule; see `rules/__init__.py`."""
-
-    @property
-    def name(self) -> str:
-        """Name of the rule: its module's."""
-        ...
-
-    @property
-    def family(self) -> str:
-        """Rules of one family explain the same trouble: the root silences the symptoms."""
-        ...
-
-    @property
-    def priority(self) -> int:
-        """Small for roots, large for symptoms."""
-        ...
-
-    @property
-    def hold_seconds(self) -> float:
-        """How long a finding must last before it opens."""
-        ...
 
     @property
     def clear_seconds(self) -> float:
