@@ -36,6 +36,7 @@ FATAL = {
         _signal_numbers.SIGSYS,
     )
 }
+_KEYBOARD = int(_signal_numbers.SIGINT)
 _ASKED = {int(_signal_numbers.SIGTERM), int(_signal_numbers.SIGINT), int(_signal_numbers.SIGHUP)}
 # Ends that are often a consequence lose against any other root that comes within this time.
 WEAK_NS = 5_000_000_000
@@ -182,9 +183,9 @@ def _needs_explanation(job: JobState, end: End, ends: list[End], waited_for: tup
 
 
 def _job_was_stopped(job: JobState, ends: list[End]) -> bool:
-    """Somebody ended the whole job: the launcher was told to, or every rank got the same polite signal."""
-    if job.launcher_signal is not None:
-        return True
+    """Somebody ended the whole job: at the keyboard, through the launcher, or rank by rank politely."""
     asked = [end for end in ends if end.kind == TERMINATED]
+    if job.launcher_signal is not None or any(end.signal == _KEYBOARD for end in asked):
+        return True
     everybody = len(asked) >= max(job.world_size, len(job.lives)) > 1
     return everybody and asked[-1].time_ns - asked[0].time_ns <= 3_000_000_000

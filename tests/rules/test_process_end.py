@@ -158,6 +158,14 @@ def test_silent_when_the_launcher_was_told_to_stop() -> None:
     assert story.incidents("open") == []
 
 
+def test_silent_when_a_single_process_is_ended_at_the_keyboard() -> None:
+    story = Story(ranks=1)
+    story.run(10)
+    story.ends(0, signal=int(signal.SIGINT))
+    story.run(30)
+    assert story.incidents() == []
+
+
 def test_the_end_of_the_job_after_a_hang_is_no_second_incident() -> None:
     story = Story(ranks=4)
     story.run(10)
