@@ -1,13 +1,22 @@
-"""Who was ended for memory: the kernel's own counters, per control group (v1 and v2) and for the host."""
+"""Who was ended for memory: the kernel's log, and its counters per control group (v1 and v2) and host.
+
+The log names the process, so it decides wherever it may be read. The counters only say that somebody was
+ended: they count where they rose within the last samples before the death.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from arobust_otel.collectors.procfs import PROC, parse_pairs, read_text
 
 CGROUP = Path("/sys/fs/cgroup")
+KERNEL_LOG = Path("/dev/kmsg")
+RECENT_SAMPLES = 5  # 2.5 s: the death is told up to half a second after it was seen
+MAX_LOG_RECORDS = 50_000
 
 
 def parse_cgroup_paths(text: str) -> dict[str, str]:
@@ -30,13 +39,44 @@ def parse_kills(text: str) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
+def names_victim(record: str, pid: int) -> bool:
+    """Whether a record of the kernel's log says that this process was ended for memory."""
+    return re.search(rf"\b[Kk]illed process {pid}\b", record) is not None
+
+
+def log_names_victim(path: Path, pid: int) -> bool | None:
+    """Whether the kernel's log names the process; None where it may not be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        for _ in range(MAX_LOG_RECORDS):
+            try:
+                record = os.read(descriptor, 8192)
+            except BrokenPipeError:  # this record was overwritten meanwhile
+                continue
+            if not record:
+                return False
+            if names_victim(record.decode("utf-8", "replace"), pid):
+                return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @dataclass(slots=True)
 class OomWitness:
-    """Counters as they stood when a rank was first seen; each kill is charged to one death only."""
+    """Counters of the last samples; each kill is charged to one death only."""
 
     proc: Path = PROC
     cgroup: Path = CGROUP
-    _baseline: dict[Path, int] = field(default_factory=dict)
+    kernel_log: Path = KERNEL_LOG
+    _recent: dict[Path, list[int]] = field(default_factory=dict)
     _files: dict[tuple[int, int], tuple[tuple[str, Path], ...]] = field(default_factory=dict)
 
     def first_seen(self, pid: int, start_ticks: int) -> None:
@@ -51,19 +91,35 @@ class OomWitness:
         for place, file in sources:
             count = parse_kills(read_text(file) or "")
             if count is not None:
-                self._baseline.setdefault(file, count)
+                self._recent.setdefault(file, [count])
                 kept.append((place, file))
         self._files[pid, start_ticks] = tuple(kept)
 
+    def sample(self) -> None:
+        """Read the counters once; called with every sample, before deaths are told."""
+        for file, counts in self._recent.items():
+            count = parse_kills(read_text(file) or "")
+            if count is not None:
+                counts.append(count)
+                del counts[:-RECENT_SAMPLES]
+
     def claim(self, pid: int, start_ticks: int) -> str | None:
-        """Where a kill for memory is seen that no earlier death explains: ``cgroup``, ``host`` or None."""
+        """Where a kill for memory is seen that no earlier death explains.
+
+        Returns:
+            ``kernel log``, ``cgroup``, ``host``, or None.
+        """
         found = None
         for place, file in self._files.pop((pid, start_ticks), ()):
-            count = parse_kills(read_text(file) or "")
-            if count is not None and count > self._baseline[file]:
-                self._baseline[file] += 1
+            count, counts = parse_kills(read_text(file) or ""), self._recent[file]
+            if count is not None and count > counts[0]:
+                counts[:] = [min(count, known + 1) for known in counts]
                 found = found or place
-        return found
+        named = log_names_victim(self.kernel_log, pid)
+        if named:
+            return "kernel log"
+        # In a container the log has other process ids; the process's own group is a witness all the same.
+        return found if named is None or found == "cgroup" else None
 
     def _counter_files(self, paths: dict[str, str]) -> list[Path]:
         """Existing counter files; a container sees its own group at the root of the mount."""

@@ -85,6 +85,7 @@ class ProcessesCollector:
         for rank in node.ranks:
             yield from self._sample(self._track(rank, now), now)
         yield from self._ends(node, now)
+        self._oom.sample()
 
     def _track(self, rank: RankProcess, now: Clock) -> _Track:
         track = self._tracks.get(rank.key)

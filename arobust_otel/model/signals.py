@@ -151,7 +151,7 @@ EXIT_WITNESS = _define(
     "arobust.exit.witness", ATTRIBUTE, "", "launcher, pidfd, zombie, or none: nobody saw the code"
 )
 EXIT_OOM = _define(
-    "arobust.exit.oom", ATTRIBUTE, "", "cgroup, host or kernel log: where an out-of-memory kill was seen"
+    "arobust.exit.oom", ATTRIBUTE, "", "kernel log, cgroup or host: where an out-of-memory kill was seen"
 )
 EXCEPTION_TYPE = _define("exception.type", ATTRIBUTE, "", "qualified type of the exception")
 EXCEPTION_MESSAGE = _define("exception.message", ATTRIBUTE, "", "its message")

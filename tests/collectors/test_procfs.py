@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -141,6 +142,7 @@ def test_one_real_process_can_be_read() -> None:
     assert activity.read(procfs.PROC, 2**22 + 1, 0, 5) is None
 
 
+NO_LOG = Path("/nonexistent/kmsg")
 CGROUP_V1 = "12:memory:/slurm/job_7\n3:cpu,cpuacct:/\n0::/\n"
 
 
@@ -161,7 +163,7 @@ CGROUP_V1 = "12:memory:/slurm/job_7\n3:cpu,cpuacct:/\n0::/\n"
 def test_a_kill_for_memory_is_charged_to_one_death_only(tree, cgroup: str, counter: str, text: str) -> None:
     proc = tree({"7/cgroup": cgroup, "8/cgroup": cgroup, "vmstat": "nr_free 1\noom_kill 4\n"})
     groups = tree({counter: text.format(2)})
-    witness = OomWitness(proc, groups)
+    witness = OomWitness(proc, groups, kernel_log=NO_LOG)
     for pid in (7, 8):
         witness.first_seen(pid, 1)
     (groups / counter).write_text(text.format(3))
@@ -170,9 +172,31 @@ def test_a_kill_for_memory_is_charged_to_one_death_only(tree, cgroup: str, count
     assert witness.claim(8, 1) is None
 
 
+def test_a_kill_for_memory_of_somebody_else_long_before_is_no_explanation(tree) -> None:
+    proc = tree({"7/cgroup": "", "vmstat": "oom_kill 4\n"})
+    witness = OomWitness(proc, tree({}), kernel_log=NO_LOG)
+    witness.first_seen(7, 1)
+    (proc / "vmstat").write_text("oom_kill 5\n")
+    for _ in range(oom.RECENT_SAMPLES):
+        witness.sample()
+    assert witness.claim(7, 1) is None
+
+
+def test_a_kernel_log_that_names_another_process_decides(tree) -> None:
+    proc = tree({"7/cgroup": "", "8/cgroup": "", "vmstat": "oom_kill 4\n"})
+    log = tree({"kmsg": "3,1,1,-;Memory cgroup out of memory: Killed process 8 (python) total-vm:9kB\n"})
+    witness = OomWitness(proc, tree({}), kernel_log=log / "kmsg")
+    for pid in (7, 8):
+        witness.first_seen(pid, 1)
+    (proc / "vmstat").write_text("oom_kill 5\n")
+    assert witness.claim(7, 1) is None
+    assert witness.claim(8, 1) == "kernel log"
+    assert not oom.names_victim("Killed process 81 (python)", 8)
+
+
 def test_a_kill_outside_any_group_is_seen_on_the_host(tree) -> None:
     proc = tree({"7/cgroup": "", "vmstat": "oom_kill 4\n"})
-    witness = OomWitness(proc, tree({}))
+    witness = OomWitness(proc, tree({}), kernel_log=NO_LOG)
     witness.first_seen(7, 1)
     assert witness.claim(7, 1) is None
     witness.first_seen(7, 2)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ TELLTALE = (
     b"inject", b"examples/faults", b"faults.plan", b"courier", b"chaos", b"sabot", b"decoy",
     b"arobust demo", b"arobust_otel.demo", b"arobust_otel/demo",
 )  # fmt: skip
-# Seconds from the injection until an incident is open, by what is done.
+# Seconds until an incident is open, by what is done: from the first fact for ends, else the injection.
 LIMIT_SECONDS = {
     "hang": 20, "stop": 20, "gil": 20, "kill": 5, "segfault": 5, "exception": 5, "early_exit": 5,
 }  # fmt: skip
+ENDS = ("kill", "segfault", "exception", "early_exit")
 BURNING_SECONDS = 45
 CORE_DUMP_SECONDS = 20
 DEMO_SECONDS = 480
@@ -76,7 +78,7 @@ def run_case(fault: str, rank: int, folder: Path) -> Result:
     result.seconds = verdict["verdict_after_seconds"]
     result.problems += re.findall(r"WRONG: (.*)", done.stderr)
     result.problems += against_object(verdict, fault, rank, done.returncode)
-    result.problems += too_late(result)
+    result.problems += too_late(result, verdict)
     result.problems += [line for line in done.stderr.splitlines() if "had to be killed" in line]
     result.problems += against_journal(folder)
     return result
@@ -93,15 +95,21 @@ def against_object(verdict: dict[str, Any], fault: str, rank: int, code: int) ->
     return problems
 
 
-def too_late(result: Result) -> list[str]:
+def too_late(result: Result, verdict: dict[str, Any]) -> list[str]:
+    """Stalls are timed from the injection; ends of a process from the first fact, as the targets say."""
     if result.fault == "none" or result.seconds is None:
         return []
+    seconds = result.seconds
+    if result.fault in ENDS and verdict["incidents"]:
+        first = datetime.fromisoformat(verdict["incidents"][0]["first_evidence_at"].replace("Z", "+00:00"))
+        injected = datetime.fromisoformat(verdict["injected_at"].replace("Z", "+00:00"))
+        seconds -= max(0.0, (first - injected).total_seconds())
     limit = BURNING_SECONDS if "burning" in result.variant else LIMIT_SECONDS[result.fault]
     if result.fault == "segfault" and dumps_core():
         limit = CORE_DUMP_SECONDS
-    if result.seconds <= limit:
+    if seconds <= limit:
         return []
-    return [f"verdict after {result.seconds:.1f} s, the limit is {limit} s"]
+    return [f"verdict after {seconds:.1f} s, the limit is {limit} s"]
 
 
 def dumps_core() -> bool:
