@@ -6,6 +6,7 @@ A thread or process that a test leaves behind fails this test, not a later one.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 os.environ["AROBUST_RAISE"] = "1"
+# A shell ignores SIGINT in what it runs in the background, and children inherit that: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Inherited by everything that a test starts, so that a process in a session of its own is found too.
 _MARK = f"AROBUST_TEST_RUN={os.getpid()}-{time.monotonic_ns()}"
 os.environ.update([_MARK.split("=", 1)])
