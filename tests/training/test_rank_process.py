@@ -220,8 +220,8 @@ workers = [
 ]
 for worker in workers[:3]:
     worker.wait()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 finally:
     workers[3].terminate(); workers[3].wait()
