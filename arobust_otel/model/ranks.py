@@ -45,6 +45,8 @@ def parse_ranks(text: str) -> tuple[int, ...]:
             continue
         span, _, step = part.partition(":")
         low, dash, high = span.partition("-")
+        if not dash and step:
+            raise ValueError(f"{part!r} has a step and no range")
         if not dash:
             ranks.add(int(low))
         else:

@@ -73,7 +73,12 @@ def parse_frames(text: str) -> tuple[Frame, ...]:
     """Frames of a text made by `format_frames`; lines of another form are left out."""
     frames = []
     for line in text.splitlines():
-        function, opening, place = line.rstrip().removesuffix(")").rpartition(" (")
+        text = line.rstrip().removesuffix(")")
+        function, opening, place = text.partition(" (/")  # brackets may stand in the path,
+        if opening:
+            place = f"/{place}"
+        else:
+            function, opening, place = text.rpartition(" (")  # or in a native function's name
         path, colon, number = place.rpartition(":")
         if opening and colon and number.isdigit():
             frames.append(Frame(function.strip(), path, int(number)))

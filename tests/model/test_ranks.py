@@ -35,7 +35,7 @@ def test_a_group_of_a_hundred_thousand_stays_a_few_characters() -> None:
     assert len(format_ranks(range(0, 100_000, 8))) < 12
 
 
-@pytest.mark.parametrize("text", ["a", "1-", "-1", "1-2:x"])
+@pytest.mark.parametrize("text", ["a", "1-", "-1", "1-2:x", "1:2", "1:2:3"])
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_ranks(text)

@@ -17,7 +17,11 @@ def test_frames_read_back(frames: tuple[Frame, ...]) -> None:
 
 
 def test_names_and_paths_with_spaces_and_native_names_with_brackets_read_back() -> None:
-    frames = (Frame("<listcomp>", "/job dir/my data.py", 3), Frame("std::f (int)", "/lib/a.so", 0))
+    frames = (
+        Frame("<listcomp>", "/job dir/my data (2).py", 3),
+        Frame("std::f (int)", "/lib/a.so", 0),
+        Frame("run", "<frozen runpy>", 88),
+    )
     assert parse_frames(format_frames(frames)) == frames
 
 
