@@ -79,6 +79,11 @@ class StoryRank:
         """Is stopped by a signal."""
         self.doing = "stopped"
 
+    def waits_in_collective(self, *, spinning: bool = False) -> None:
+        """Has entered a collective that does not end; on an accelerator the host spins meanwhile."""
+        self.doing, self.frames = ("computing" if spinning else "hanging"), (WAIT, LOOP)
+        self.entered += 1
+
     def waits_for_data(self) -> None:
         """Idles, as in an input stall."""
         self.doing, self.frames = "hanging", (Frame("next_batch", "/job/data.py", 10), LOOP)

@@ -38,14 +38,16 @@ class HangRule:
         captures of its stack are equal. A laggard that only burns processor time in one unchanged stack
         gets `busy_seconds`, and has to spend most of that on a processor (a crowded host stretches wall
         time), since healthy native calls have been seen to hold the interpreter lock for 18 s. Where nobody
-        lags, all ranks without progress for `symmetric_seconds`, or for one and a half times the longest
+        lags, all ranks without progress (spinning in one unchanged stack for twice as long) for
+        `symmetric_seconds`, or for one and a half times the longest
         pause that this phase has been seen to survive.
 
     Means:
         hang_user_code: the rank is blocked in its own code or in what it called. hang_interpreter_lock: a
         native call keeps the interpreter lock, so that not even the watcher thread runs. hang_collective:
-        everybody entered, nobody leaves: look at the network or the devices. init_hang, teardown_hang:
-        before the first and after the last step.
+        everybody entered, nobody leaves: look at the network or the devices. unknown: all stand still
+        outside of any collective, for example for their input. init_hang, teardown_hang: before the first
+        and after the last step.
 
     Do:
         Restart the worker; the stack says where to look first. For hang_collective capture the flight
@@ -145,12 +147,24 @@ class HangRule:
         stalls = [read_stall(job, rank) for rank in ranks] if self._all_quiet(job, seen) else []
         if not stalls or any(stall.stopped or stall.in_disk_wait for stall in stalls):
             return
-        quiet = min(stall.idle_seconds for stall in stalls)
-        if quiet < self.symmetric_seconds / 2:
+        if min(stall.quiet_seconds for stall in stalls) < self.symmetric_seconds / 2:
             return
         yield StacksWanted(tuple(ranks[:8]), every_seconds=10.0, why="all ranks stand still")
-        if quiet >= self._patience(job, ranks):
+        if min(self._still_seconds(job, stall) for stall in stalls) >= self._patience(job, ranks):
             yield from self._stand_still(job, ranks, stalls, waiting)
+
+    def _still_seconds(self, job: JobState, stall: Stall) -> float:
+        """Ranks on an accelerator spin while they wait: with one unchanged stack that is no work.
+
+        Half of that time counts, since a long computation in one native call looks the same.
+        """
+        if not stall.burns:
+            return stall.idle_seconds
+        captures = _captures_within(job, stall)
+        span = captures[-1].time_ns - captures[0].time_ns if captures else 0
+        unchanged = all(same_place(captures[0], later) for later in captures[1:])
+        still = len(captures) >= 3 and unchanged and span >= self.symmetric_seconds / 3 * 1e9
+        return stall.quiet_seconds / 2 if still else 0.0
 
     def _all_quiet(self, job: JobState, seen: Bools) -> bool:
         states = job.value(signals.STATE)[seen]
@@ -168,9 +182,9 @@ class HangRule:
     ) -> Iterator[Finding]:
         states = [int(job.at(signals.STATE, rank) or 0) for rank in ranks]
         alone = max(job.world_size, len(ranks)) == 1
-        cause = _symmetric_cause(states, alone, waiting)
+        cause = _symmetric_cause(states, alone, waiting, set(ranks))
         where = place(last_place(job, ranks[0], stalls[0].since_ns))
-        quiet = seconds(min(stall.idle_seconds for stall in stalls))
+        quiet = seconds(min(stall.quiet_seconds for stall in stalls))
         subject = name_rank(job, ranks[0]) if alone else f"All {len(ranks):,} ranks"
         text = f"{subject} without any progress for {quiet}"
         text += f", {'in' if alone else 'the first of them in'} {where}" if where else ""
@@ -189,14 +203,16 @@ class HangRule:
         )
 
 
-def _symmetric_cause(states: list[int], alone: bool, waiting: Waiting) -> str:
+def _symmetric_cause(states: list[int], alone: bool, waiting: Waiting, ranks: set[int]) -> str:
     if waiting.cyclic:
         return "deadlock"
     if min(states) >= TEARDOWN:
         return "teardown_hang"
     if max(states) in (INIT_GROUP, FIRST_STEP) and not alone:
         return "init_hang"
-    return "hang_user_code" if alone else "hang_collective"
+    if alone:
+        return "hang_user_code"
+    return "hang_collective" if ranks <= set(waiting.waiters) else "unknown"
 
 
 def _captures_within(job: JobState, stall: Stall) -> list[StackCapture]:

@@ -93,11 +93,42 @@ def test_silent_on_a_pause_of_all_ranks() -> None:
     assert story.incidents("open") == story.incidents("resolved") == []
 
 
-def test_all_ranks_without_progress_blame_nobody() -> None:
+def test_all_ranks_idle_outside_of_a_collective_are_a_stop_of_unknown_cause() -> None:
     story = Story(ranks=4)
     story.run(10)
     for rank in range(4):
         story.rank(rank).waits_for_data()
+    assert 60 <= story.run_until_open(90) <= 63
+    incident = story.the_open_one()
+    assert (incident.cause, incident.culprits) == ("unknown", ())
+    assert "next_batch() data.py:10" in incident.summary
+
+
+def test_ranks_that_spin_in_a_collective_that_does_not_end() -> None:
+    """As on an accelerator: the host burns processor time while it waits."""
+    story = Story(ranks=4)
+    story.run(10)
+    for rank in range(4):
+        story.rank(rank).waits_in_collective(spinning=True)
+    assert 118 <= story.run_until_open(140) <= 126
+    assert (story.the_open_one().cause, story.open_culprits()) == ("hang_collective", [])
+
+
+def test_silent_while_all_ranks_compute_for_minutes_in_changing_places() -> None:
+    story = Story(ranks=4)
+    story.run(10)
+    for second in range(180):
+        for rank in range(4):
+            story.rank(rank).works_in(f"compile_{second // 7}", phase="none", reading=False)
+        story.run(1)
+    assert story.incidents("open") == []
+
+
+def test_all_ranks_without_progress_blame_nobody() -> None:
+    story = Story(ranks=4)
+    story.run(10)
+    for rank in range(4):
+        story.rank(rank).waits_in_collective()
     assert 60 <= story.run_until_open(90) <= 63
     incident = story.the_open_one()
     assert incident.cause == "hang_collective"
