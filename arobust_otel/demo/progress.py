@@ -41,8 +41,11 @@ class Progress:
         return f"{time.monotonic() - self._begun:6.1f} s  {text}"
 
     def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:  # nobody reads any more: what was started must be ended all the same
+            return
 
 
 def show_incidents(incidents: list[dict[str, Any]]) -> None:
