@@ -105,13 +105,10 @@ class HangRule:
             return False
         captures = _captures_within(job, stall)
         if stall.burns:
-            span = captures[-1].time_ns - captures[0].time_ns if captures else 0
             return (
                 stall.quiet_seconds >= self.busy_seconds
                 and stall.burned_seconds >= 0.75 * self.busy_seconds
-                and len(captures) >= 3
-                and span >= self.busy_seconds * 0.25 * 1e9
-                and all(same_place(captures[0], later) for later in captures[1:])
+                and _unchanged(captures, self.busy_seconds * 0.25)
             )
         if stall.idle_seconds < self.idle_seconds:
             return False
@@ -160,10 +157,7 @@ class HangRule:
         """
         if not stall.burns:
             return stall.idle_seconds
-        captures = _captures_within(job, stall)
-        span = captures[-1].time_ns - captures[0].time_ns if captures else 0
-        unchanged = all(same_place(captures[0], later) for later in captures[1:])
-        still = len(captures) >= 3 and unchanged and span >= self.symmetric_seconds / 3 * 1e9
+        still = _unchanged(_captures_within(job, stall), self.symmetric_seconds / 3)
         return stall.quiet_seconds / 2 if still else 0.0
 
     def _all_quiet(self, job: JobState, seen: Bools) -> bool:
@@ -218,6 +212,13 @@ def _symmetric_cause(states: list[int], alone: bool, waiting: Waiting, ranks: se
 def _captures_within(job: JobState, stall: Stall) -> list[StackCapture]:
     life = job.lives.get(stall.rank)
     return [item for item in (life.stacks if life else []) if item.time_ns >= stall.since_ns]
+
+
+def _unchanged(captures: list[StackCapture], span_seconds: float) -> bool:
+    """Three captures or more, over at least that time, all in the very same lines."""
+    if len(captures) < 3 or captures[-1].time_ns - captures[0].time_ns < span_seconds * 1e9:
+        return False
+    return all(same_place(captures[0], later) for later in captures[1:])
 
 
 def _equal_twice(captures: list[StackCapture]) -> bool:

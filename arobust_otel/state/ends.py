@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from arobust_otel.model import signals
 from arobust_otel.model.columns import Fact
 from arobust_otel.model.samples import Frame
-from arobust_otel.state.job import JobState, RankLife
+from arobust_otel.state.job import MAIN_THREAD, JobState, RankLife
 
 EXCEPTION, CRASH, KILLED, TERMINATED, EXIT, CLEAN = (
     "exception",
@@ -40,7 +40,6 @@ _KEYBOARD = int(_signal_numbers.SIGINT)
 _ASKED = {int(_signal_numbers.SIGTERM), int(_signal_numbers.SIGINT), int(_signal_numbers.SIGHUP)}
 # Ends that are often a consequence lose against any other root that comes within this time.
 WEAK_NS = 5_000_000_000
-MAIN_THREAD = "MainThread"
 STANDS_SECONDS = 5.0  # a rank that stands still for that long after a thread's exception stands because of it
 THREAD_ENDS_NS = 60_000_000_000  # a thread's exception this long before a bad end may be its reason
 

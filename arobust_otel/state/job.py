@@ -38,6 +38,7 @@ SLOTS = 32
 MAX_RANKS = 1 << 17
 MAX_GROUPS = 4096
 MAX_STACKS = 4
+MAIN_THREAD = "MainThread"
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ _FACT_FIELDS = {
 def _replaces(old: Fact, new: Fact) -> bool:
     """The main thread's exception takes the place of another thread's."""
     thread = old.attributes.get(signals.THREAD_NAME)
-    return new.attributes.get(signals.THREAD_NAME) == "MainThread" and thread not in (None, "MainThread")
+    return new.attributes.get(signals.THREAD_NAME) == MAIN_THREAD and thread not in (None, MAIN_THREAD)
 
 
 @dataclass(slots=True)
