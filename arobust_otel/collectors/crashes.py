@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arobust_otel.collectors.faulttext import FaultReport, innermost_user_frame, parse_faults
+from arobust_otel.collectors.faulttext import FaultReport, parse_faults
 from arobust_otel.collectors.procfs import read_text
 from arobust_otel.model import signals
 from arobust_otel.model.samples import Attributes, Frame, format_frames
+from arobust_otel.model.user_code import user_frame
 
 _CRASH_BYTES = 64 * 1024
 
@@ -30,7 +31,7 @@ def crash_attributes(report: FaultReport) -> Attributes:
     if thread is None or not thread.frames:
         return attributes
     attributes[signals.EXCEPTION_STACK] = format_frames(thread.frames)
-    frame = innermost_user_frame(thread.frames)
+    frame = user_frame(thread.frames)
     if frame is not None:
         attributes |= code_attributes(frame)
     return attributes

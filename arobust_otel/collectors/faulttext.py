@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from arobust_otel.model.samples import Frame, ThreadStack
@@ -11,7 +10,6 @@ from arobust_otel.model.samples import Frame, ThreadStack
 _FATAL = re.compile(r"^Fatal Python error: (.*)$")
 _THREAD = re.compile(r"^(Current thread|Thread) (0x[0-9a-fA-F]+)(?: \[(.*)\])? \(most recent call first\):")
 _FRAME = re.compile(r'^  File "(.*)", line (\d+|\?\?\?) in (.*)$')
-_LIBRARY = re.compile(r"/(?:site-packages|dist-packages|lib/python\d+\.\d+)/|^<frozen ")
 
 # Words of faulthandler's handlers -> signal numbers, the same on all Linux architectures.
 _SIGNALS = {
@@ -57,13 +55,3 @@ def parse_faults(text: str) -> FaultReport:
         for (name, ident, current), found in zip(threads, frames, strict=True)
     )
     return FaultReport(reason, _SIGNALS.get(reason.split(":")[0].strip()), stacks)
-
-
-def innermost_user_frame(frames: Iterable[Frame]) -> Frame | None:
-    """First frame outside the standard library and installed packages; the innermost where there is none."""
-    first = None
-    for frame in frames:
-        if not _LIBRARY.search(frame.file):
-            return frame
-        first = first or frame
-    return first

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from arobust_otel.model.ranks import format_ranks
 from arobust_otel.model.samples import Frame
-from arobust_otel.state.frames import main_frames, user_frame
+from arobust_otel.model.user_code import user_frame
+from arobust_otel.state.frames import main_frames
 from arobust_otel.state.job import JobState
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from arobust_otel import guard
 from arobust_otel.model import beacon_layout as at
+from arobust_otel.model.user_code import is_user_code
 from arobust_otel.training.folder import create_file
 from arobust_otel.training.rank import DONE, TEARDOWN, RankWriter
 
@@ -151,15 +152,6 @@ def library_folders() -> tuple[str, ...]:
     if torch:
         folders.append(os.path.dirname(os.path.dirname(torch)))
     return tuple(folder + os.sep for folder in folders)
-
-
-def is_user_code(file: str, libraries: tuple[str, ...]) -> bool:
-    """True for a file outside the standard library and installed packages."""
-    return not (
-        file.startswith(("<", *libraries))
-        or f"{os.sep}site-packages{os.sep}" in file
-        or "dist-packages" in file
-    )
 
 
 def innermost_user_frame(trace: TracebackType | None) -> tuple[str, str, int]:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arobust_otel.collectors.faulttext import innermost_user_frame, parse_faults
+from arobust_otel.collectors.faulttext import parse_faults
 from arobust_otel.model.samples import Frame
+from arobust_otel.model.user_code import user_frame
 
 SEGFAULT = """\
 Fatal Python error: Segmentation fault
@@ -32,7 +33,7 @@ def test_a_segfault_names_thread_signal_and_the_users_function() -> None:
     guilty = report.guilty()
     assert guilty is not None
     assert guilty.thread_id == 0x00007FADF3869B80
-    assert innermost_user_frame(guilty.frames) == Frame("load_shard", "/job/data.py", 8)
+    assert user_frame(guilty.frames) == Frame("load_shard", "/job/data.py", 8)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,8 @@ def test_without_a_current_thread_the_last_one_is_the_main_thread() -> None:
 
 def test_frames_of_libraries_are_named_where_there_are_no_others() -> None:
     library = Frame("backward", "/venv/lib/python3.11/site-packages/torch/autograd/graph.py", 3)
-    assert innermost_user_frame([library]) == library
-    assert innermost_user_frame([]) is None
+    assert user_frame([library]) == library
+    assert user_frame([]) is None
 
 
 @given(st.text() | st.lists(st.sampled_from(SEGFAULT.splitlines())).map("\n".join))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from arobust_otel.model.samples import Frame, StackCapture, ThreadStack
-from arobust_otel.state.frames import main_frames, same_place, user_frame
+from arobust_otel.model.user_code import user_frame
+from arobust_otel.state.frames import main_frames, same_place
 
 LIBRARY = Frame("readinto", "/usr/lib/python3.11/socket.py", 706)
 TORCH = Frame("_engine_run_backward", "/cache/torch-2.15/torch/autograd/graph.py", 823)
