@@ -38,8 +38,10 @@ def _define(name: str, kind: str, unit: str, meaning: str) -> str:
 
 # Progress of a rank, from its beacon (attributes: arobust.rank, arobust.local_rank, arobust.role).
 STEP = _define("arobust.training.step", GAUGE, "{step}", "steps finished since the rank was born")
-STATE = _define("arobust.training.state", GAUGE, "1", "state of the rank's life: see model/beacon.py STATES")
-PHASE = _define("arobust.training.phase", GAUGE, "1", "phase of the step: see model/beacon.py PHASES")
+STATE = _define(
+    "arobust.training.state", GAUGE, "{state}", "state of the rank's life: see model/beacon.py STATES"
+)
+PHASE = _define("arobust.training.phase", GAUGE, "{phase}", "phase of the step: see model/beacon.py PHASES")
 PHASE_AGE = _define("arobust.training.phase.age", GAUGE, "s", "time since the phase was entered")
 STEP_DURATION = _define("arobust.training.step.duration", GAUGE, "s", "duration of the last finished step")
 EVENT_AGE = _define(
@@ -60,13 +62,13 @@ READ_AGE = _define("arobust.collective.read.age", GAUGE, "s", "time since the gr
 
 # The rank's process, from /proc (attributes: rank).
 PROCESS_STATE = _define(
-    "arobust.process.state", GAUGE, "1", "state of the process: see model/beacon.py PROCESS_STATES"
+    "arobust.process.state", GAUGE, "{state}", "state of the process: see model/beacon.py PROCESS_STATES"
 )
 STOPPED_FOR = _define(
     "arobust.process.stopped.duration", GAUGE, "s", "how long every task of the process has been stopped"
 )
 PROCESS_INFO = _define(
-    "arobust.process.info", GAUGE, "1", "always 1; the only metric that carries the process id"
+    "arobust.process.info", GAUGE, "{process}", "always 1; the only metric that carries the process id"
 )
 CPU_UTILIZATION = _define(
     "process.cpu.utilization", GAUGE, "1", "processor time of the process over wall time; 1 is one core"
@@ -91,9 +93,12 @@ HOST_PRESSURE = _define(
 OOM_KILLS = _define("arobust.host.oom_kills", COUNTER, "{kill}", "processes the kernel ended for memory")
 
 # The agent about itself.
-AGENT_UP = _define("arobust.agent.up", GAUGE, "1", "always 1 while the agent runs")
+AGENT_UP = _define("arobust.agent.up", GAUGE, "{agent}", "always 1 while the agent runs")
 COLLECTOR_UP = _define(
-    "arobust.collector.up", GAUGE, "1", "1 where the collector's last run worked, by arobust.collector"
+    "arobust.collector.up",
+    GAUGE,
+    "{collector}",
+    "1 where the collector's last run worked, by arobust.collector",
 )
 COLLECTOR_DURATION = _define(
     "arobust.collector.duration", GAUGE, "s", "duration of the collector's last run, by arobust.collector"
@@ -134,7 +139,7 @@ STACK_DUMP = _define("arobust.stack.dump", EVENT, "", "stacks of one process, fu
 STACK_CAPTURE = _define("arobust.stack.capture", SPAN, "", "one capture of stacks; one span event per thread")
 INCIDENT_EVENT = _define("arobust.incident", EVENT, "", "an incident changed; its JSON in the body")
 INCIDENT_OPEN = _define(
-    "arobust.incident.open", GAUGE, "1", "1 while an incident is open, 0 once when it is resolved"
+    "arobust.incident.open", GAUGE, "{incident}", "1 while an incident is open, 0 once when it is resolved"
 )
 
 # Attributes.
