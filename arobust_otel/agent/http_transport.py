@@ -8,9 +8,9 @@ retries, so a retryable answer reaches the exporter as an error that it gives up
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
+import zlib
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -24,14 +24,21 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from requests.adapters import HTTPAdapter
 
-from arobust_otel.agent.transport import Answer, PoisonedBatch, base_url
+from arobust_otel.agent.transport import (
+    MAX_HINT_SECONDS,
+    Answer,
+    PoisonedBatch,
+    base_url,
+    silence_exporter_loggers,
+)
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
+from arobust_otel.model.wire_names import BATCH_ID_HEADER
 
 RETRYABLE_STATUSES = frozenset((408, 429, 502, 503, 504))
 CONTENT_STATUSES = frozenset((400, 413, 422))
 MAX_ANSWER_BYTES = 64 * 1024
-MAX_RETRY_AFTER_SECONDS = 60.0
 _EXPORTERS: dict[str, Any] = {
     "metrics": OTLPMetricExporter,
     "logs": OTLPLogExporter,
@@ -66,12 +73,16 @@ class _Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.seen: _Seen | None = None
+        self.bytes_raw = 0
+        self.bytes_sent = 0
+        self._batch_id = ""
         self._deadline = 0.0
         self._tries = 0
 
-    def begin(self, deadline_seconds: float) -> None:
+    def begin(self, deadline_seconds: float, batch_id: str) -> None:
         """A new call starts."""
         self.seen = None
+        self._batch_id = batch_id
         self._deadline = time.monotonic() + deadline_seconds
         self._tries = 0
 
@@ -80,6 +91,10 @@ class _Session(requests.Session):
         self._tries += 1
         left = max(0.05, self._deadline - time.monotonic())
         kwargs.update(timeout=left, stream=True)
+        if self._batch_id:
+            kwargs["headers"] = {**kwargs["headers"], BATCH_ID_HEADER: self._batch_id}
+        self.bytes_sent += len(kwargs["data"])
+        self.bytes_raw += raw_size(kwargs["data"], kwargs["headers"].get("Content-Encoding", ""))
         try:
             response = super().request(*args, **kwargs)
             body = self._read(response)
@@ -99,6 +114,11 @@ class _Session(requests.Session):
         if response.status_code in RETRYABLE_STATUSES or 300 <= response.status_code < 400:
             raise _GivenUp(self.seen.reason)
         return response
+
+    def reset(self) -> None:
+        """Fresh connection pools; the old ones' sockets belong to the parent process, too."""
+        for prefix in tuple(self.adapters):
+            self.mount(prefix, HTTPAdapter())
 
     def _read(self, response: requests.Response) -> bytes:
         """The answer's body, within limits of size and time."""
@@ -139,18 +159,39 @@ class HttpTransport:
         }
         self._call_seconds = call_seconds
 
-    def send(self, signal: str, payload: Any, deadline_seconds: float) -> Answer:
+    @property
+    def bytes_raw(self) -> int:
+        """See `Transport.bytes_raw`."""
+        return self._session.bytes_raw
+
+    @property
+    def bytes_sent(self) -> int:
+        """See `Transport.bytes_sent`."""
+        return self._session.bytes_sent
+
+    def send(self, signal: str, payload: Any, deadline_seconds: float, batch_id: str = "") -> Answer:
         """See `Transport.send`."""
-        self._session.begin(min(deadline_seconds, self._call_seconds))
+        self._session.begin(min(deadline_seconds, self._call_seconds), batch_id)
         self._exporters[signal].export(payload)
         seen = self._session.seen
         if seen is None:
             raise PoisonedBatch(f"{signal} could not be encoded, or are larger than a request may be")
         return judge(signal, seen)
 
+    def reset(self) -> None:
+        """See `Transport.reset`."""
+        self._session.reset()
+
     def close(self) -> None:
         """Give back sockets."""
         self._session.close()
+
+
+def raw_size(body: bytes, encoding: str) -> int:
+    """Bytes of a body before compression; gzip says it in its last four bytes."""
+    if encoding == "gzip":
+        return int.from_bytes(body[-4:], "little")
+    return len(zlib.decompress(body)) if encoding == "deflate" else len(body)
 
 
 def judge(signal: str, seen: _Seen) -> Answer:
@@ -191,16 +232,7 @@ def retry_after(value: str | None, now: float) -> float | None:
         )
     except (ValueError, TypeError):
         return None
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
-
-
-def silence_exporter_loggers() -> None:
-    """Keep the SDK's complaints out of user logs; exported again they would feed themselves for ever."""
-    for name in ("opentelemetry.exporter", "opentelemetry.sdk"):
-        logger = logging.getLogger(name)
-        logger.propagate = False
-        if not logger.handlers:
-            logger.addHandler(logging.NullHandler())
+    return min(max(0.0, seconds), MAX_HINT_SECONDS)
 
 
 def _compression(signal: str) -> Compression | None:

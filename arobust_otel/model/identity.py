@@ -160,10 +160,28 @@ def resolve_job_id(environ: Mapping[str, str]) -> str | None:
 
 
 def resolve_master(environ: Mapping[str, str]) -> str:
-    """OTLP/HTTP base URL of the master: `AROBUST_MASTER`, the OTLP endpoint variable, localhost.
+    """Addresses of the master as text: `AROBUST_MASTER`, the OTLP endpoint variable, localhost.
 
-    A bare ``host:port`` is returned as it is: it means gRPC, as everywhere in OTLP.
+    A URL means OTLP/HTTP, a bare ``host:port`` or ``grpc://`` OTLP/gRPC; commas stand between several. The
+    OTLP variable says ``http://`` for both: there `OTEL_EXPORTER_OTLP_PROTOCOL` decides, or else port 4317.
     """
-    return (
-        environ.get("AROBUST_MASTER") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://127.0.0.1:4318"
-    )
+    own = environ.get("AROBUST_MASTER")
+    endpoint = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if own or not endpoint:
+        return own or "http://127.0.0.1:4318"
+    return _otlp_address(endpoint, environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", ""))
+
+
+def _otlp_address(endpoint: str, protocol: str) -> str:
+    """An OTLP endpoint in our own form.
+
+    >>> _otlp_address("https://host:4317", ""), _otlp_address("host:4318", "http/protobuf")
+    ('grpcs://host:4317', 'http://host:4318')
+    """
+    scheme, mark, rest = endpoint.partition("://")
+    if not mark:
+        return f"http://{endpoint}" if protocol.startswith("http") else endpoint
+    authority = rest.split("/", 1)[0]
+    if protocol == "grpc" or (not protocol and authority.endswith(":4317")):
+        return f"{'grpcs' if scheme == 'https' else 'grpc'}://{authority}"
+    return endpoint

@@ -105,6 +105,21 @@ def test_the_job_is_named_by_us_then_by_the_launcher(environ: dict[str, str], jo
     [
         ({"AROBUST_MASTER": "http://m:1", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1"}, "http://m:1"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1"}, "http://o:1"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:4317/"}, "grpc://o:4317"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://o:4317"}, "grpcs://o:4317"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "o:4317"}, "o:4317"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "grpc://o:1",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            "http://o:4317",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "o:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            "http://o:9",
+        ),
         ({}, "http://127.0.0.1:4318"),
     ],
 )
