@@ -56,6 +56,8 @@ def progress(rank: RankProcess, page: RankBeacon, now: Clock) -> Iterator[Point]
         yield point(signals.PHASE_AGE, _age(now, page.phase_since_mono_ns))
     if page.step_duration_ns:
         yield point(signals.STEP_DURATION, page.step_duration_ns / _SECOND_NS)
+    if page.loss is not None:
+        yield point(signals.LOSS, page.loss)
     if rank.event_mono_ns is not None:
         yield point(signals.EVENT_AGE, _age(now, rank.event_mono_ns))
     if page.tick_count:

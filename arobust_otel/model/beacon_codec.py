@@ -23,6 +23,7 @@ from arobust_otel.model.beacon_values import (
 
 _SLOTS = struct.Struct("<512Q")
 _PAIR = struct.Struct("<2Q")
+_DOUBLE = struct.Struct("<d")
 
 
 def decode(page: bytes, torn: bool = False) -> RankBeacon | LauncherBeacon:
@@ -86,7 +87,7 @@ def _rank(page: bytes, slots: tuple[int, ...], torn: bool) -> RankBeacon:
         exit_begun_ns=slots[at.EXIT_BEGUN_NS] or None,
         nonfinite_step=slots[at.NONFINITE_STEP] if slots[at.NONFINITE_NS] else None,
         nonfinite_ns=slots[at.NONFINITE_NS] or None,
-        loss_seen=bool(slots[at.LOSS_SEEN]),
+        loss=_DOUBLE.unpack_from(page, 8 * at.LOSS)[0] if slots[at.LOSS_SEEN] else None,
         stack_request=slots[at.STACK_REQUEST],
         stack_done=slots[at.STACK_DONE],
         capabilities=from_mask(CAPABILITIES, slots[at.CAPABILITIES]),
@@ -224,7 +225,8 @@ def _rank_slots(beacon: RankBeacon) -> dict[int, int]:
         at.EXCEPTION_LINE: seen.line if seen else 0,
         at.NONFINITE_NS: beacon.nonfinite_ns or 0,
         at.NONFINITE_STEP: beacon.nonfinite_step or 0,
-        at.LOSS_SEEN: int(beacon.loss_seen),
+        at.LOSS_SEEN: int(beacon.loss is not None),
+        at.LOSS: int.from_bytes(_DOUBLE.pack(beacon.loss or 0.0), "little"),
     }
 
 

@@ -70,7 +70,7 @@ class RankBeacon:
     exit_begun_ns: int | None
     nonfinite_step: int | None
     nonfinite_ns: int | None
-    loss_seen: bool
+    loss: float | None  # newest loss that was read; None before the first, and once it is not finite
     stack_request: int
     stack_done: int
     capabilities: tuple[str, ...]

@@ -44,6 +44,9 @@ STATE = _define(
 PHASE = _define("arobust.training.phase", GAUGE, "{phase}", "phase of the step: see model/beacon.py PHASES")
 PHASE_AGE = _define("arobust.training.phase.age", GAUGE, "s", "time since the phase was entered")
 STEP_DURATION = _define("arobust.training.step.duration", GAUGE, "s", "duration of the last finished step")
+LOSS = _define(
+    "arobust.training.loss", GAUGE, "{loss}", "newest loss that backward started from, while it is finite"
+)
 EVENT_AGE = _define(
     "arobust.progress.event.age", GAUGE, "s", "time since step, phase, state or a collective counter changed"
 )

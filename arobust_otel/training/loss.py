@@ -1,4 +1,4 @@
-"""The first loss that is not finite, seen where backward starts; never waits for a device.
+"""The loss, and the first that is not finite, seen where backward starts; never waits for a device.
 
 On a device the value is copied without waiting and read one step later; the first step found is kept.
 """
@@ -71,6 +71,8 @@ class LossWatch:
 
     def _judge(self, value: float, step: int) -> None:
         slots = self._writer.page.slots
+        if isfinite(value):
+            self._writer.page.floats[at.LOSS] = value
         if not self._seen:
             self._seen = True
             slots[at.LOSS_SEEN] = 1
@@ -78,6 +80,7 @@ class LossWatch:
         if isfinite(value):
             return
         self._is_off = True
+        slots[at.LOSS_SEEN] = 0
         inside = self._writer.page.begin(at.FACTS_SEQUENCE)
         slots[at.NONFINITE_STEP] = step
         slots[at.NONFINITE_NS] = time.time_ns()

@@ -12,13 +12,13 @@ from arobust_otel.training.folder import create_file
 
 
 class Page:
-    """4096 bytes: `slots` for numbers, `data` for bytes. Stores are plain and never fail.
+    """4096 bytes as `slots` (numbers), `floats` and `data` (bytes). Stores are plain and never fail.
 
-    In a forked child the map is dropped: `slots` and `data` become private memory there, so whatever the
+    In a forked child the map is dropped: all views become private memory there, so whatever the
     child's hooks write never reaches the parent's beacon.
     """
 
-    __slots__ = ("_map", "data", "is_shared", "path", "slots")
+    __slots__ = ("_map", "data", "floats", "is_shared", "path", "slots")
 
     def __init__(self, path: Path | None = None) -> None:
         """Map a new file at `path`; None is private memory.
@@ -31,16 +31,18 @@ class Page:
         self._map = mmap.mmap(-1, at.SIZE_BYTES) if path is None else _mapped(path)
         self.data = memoryview(self._map)
         self.slots = self.data.cast("Q")
+        self.floats = self.data.cast("d")
 
     def drop(self) -> None:
         """Write into private memory from now on, and give the map back. For forked children."""
-        slots, data, mapped = self.slots, self.data, self._map
+        views, mapped = (self.slots, self.floats, self.data), self._map
         self.is_shared = False
         self._map = mmap.mmap(-1, at.SIZE_BYTES)
         self.data = memoryview(self._map)
         self.slots = self.data.cast("Q")
-        slots.release()
-        data.release()
+        self.floats = self.data.cast("d")
+        for view in views:
+            view.release()
         mapped.close()
 
     def put_text(self, field: tuple[int, int], text: str) -> None:

@@ -55,7 +55,7 @@ class World:
             state="running", step=7, step_end_mono_ns=mono, step_duration_ns=50_000_000, phase="data",
             phase_since_mono_ns=mono, event_mono_ns=mono, event_count=1, tick_count=1, tick_mono_ns=mono,
             groups=(), groups_read_mono_ns=0, device_counters=False, exception=None, exit_begun_ns=None,
-            nonfinite_step=None, nonfinite_ns=None, loss_seen=False, stack_request=0, stack_done=0,
+            nonfinite_step=None, nonfinite_ns=None, loss=None, stack_request=0, stack_done=0,
             capabilities=(), gaps=("loss_signal",),
         )  # fmt: skip
 

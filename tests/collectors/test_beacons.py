@@ -25,6 +25,7 @@ def test_progress_of_a_rank_is_told_as_gauges(world, sample, values) -> None:
         os.getpid(),
         rank=3,
         step=41,
+        loss=2.75,
         state="checkpoint",
         phase="backward",
         phase_since_mono_ns=now.mono_ns - 2_000_000_000,
@@ -36,6 +37,7 @@ def test_progress_of_a_rank_is_told_as_gauges(world, sample, values) -> None:
     )
     items = sample()
     assert values(items, signals.STEP) == [41]
+    assert values(items, signals.LOSS) == [2.75]
     assert values(items, signals.STATE) == [STATES.index("checkpoint")]
     assert values(items, signals.PHASE) == [PHASES.index("backward")]
     assert values(items, signals.STEP_DURATION) == [0.25]

@@ -77,7 +77,7 @@ RANKS = st.builds(
     exit_begun_ns=st.none() | POSITIVE,
     nonfinite_step=st.none(),
     nonfinite_ns=st.none(),
-    loss_seen=st.booleans(),
+    loss=st.none() | st.floats(allow_nan=False),
     stack_request=NUMBER,
     stack_done=NUMBER,
     capabilities=st.sets(st.sampled_from(beacon.CAPABILITIES)).map(
