@@ -37,8 +37,10 @@ def rules_page() -> str:
     for part in parts:
         lines += _rule(part)
     lines += ["## Causes", "A verdict names one of these; rules for many of them are still to come."]
-    rows = [f"| `{cause.code}` | {cause.meaning} | {cause.action} |" for cause in CAUSES]
-    lines.append("\n".join(["| cause | meaning | default action |", "|---|---|---|", *rows]))
+    rows = [f"| `{cause.code}` | {cause.meaning} | {cause.action} | {cause.severity} |" for cause in CAUSES]
+    lines.append(
+        "\n".join(["| cause | meaning | default action | severity of alerts |", "|---|---|---|---|", *rows])
+    )
     return "\n\n".join(lines) + "\n"
 
 

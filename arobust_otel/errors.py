@@ -10,6 +10,7 @@ ArobustError
 ├── CaptureError            stacks of a process could not be taken
 └── DeliveryError           a batch did not reach its destination
     ├── RetryableDelivery   the same bytes may succeed later
+    │   └── OverloadedDelivery  ... and fewer of them sooner
     └── PermanentDelivery   the same bytes will never be accepted
 
 Nothing else lives here; modules raise these and `guard` contains them.
@@ -92,6 +93,10 @@ class RetryableDelivery(DeliveryError):
         """Keep the hint beside the reason."""
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
+
+
+class OverloadedDelivery(RetryableDelivery):
+    """The destination lives, but this was too much for it now: less at once may succeed."""
 
 
 class PermanentDelivery(DeliveryError):

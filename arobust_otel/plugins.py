@@ -9,7 +9,7 @@ to the runner. No part's own logic lives here.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_ch
 from arobust_otel import guard
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.model import signals
+from arobust_otel.model.notice import Notice
 from arobust_otel.model.samples import Attributes, Event, LogLine, Point, StackCapture
 
 if TYPE_CHECKING:
@@ -126,6 +127,32 @@ class Forwarder(Protocol):
 
     def send(self, signal: str, body: bytes) -> None:
         """Send one serialized OTLP request; raises RetryableDelivery or PermanentDelivery."""
+        ...
+
+
+@runtime_checkable
+class Notifier(Protocol):
+    """A forwarder that gets each change of an incident once, in order, until it has taken it."""
+
+    name: ClassVar[str]
+
+    def notify(self, notice: Notice) -> None:
+        """Deliver one change; raises RetryableDelivery or PermanentDelivery."""
+        ...
+
+
+@runtime_checkable
+class Board(Protocol):
+    """A forwarder that shows which incidents there are now; what was between two calls it does not see.
+
+    It is called after every change, and again every `repeat_seconds` (an attribute, 0 for never).
+    """
+
+    name: ClassVar[str]
+    repeat_seconds: float
+
+    def show(self, incidents: Sequence[Mapping[str, Any]], now_ns: int) -> None:
+        """Show open incidents and those that ended lately; raises RetryableDelivery or PermanentDelivery."""
         ...
 
 
