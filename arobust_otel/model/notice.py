@@ -24,7 +24,7 @@ Told = Mapping[str, Any]  # Incident.to_json()
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A change; `id` is the same whenever this change is told again. `at_ns`: when the master wrote it down."""
+    """A change. `id` is the same whenever it is told again; `at_ns` is when the master wrote it down."""
 
     id: str
     change: str
