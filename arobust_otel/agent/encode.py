@@ -158,7 +158,7 @@ def _event_record(event: Event, observed_ns: int) -> LogRecord:
         observed_timestamp=sanitise.time_ns(observed_ns),
         severity_number=_SEVERITIES.get(event.severity),
         body=sanitise.text(event.body, sanitise.MAX_BODY_CHARS),
-        attributes=sanitise.attributes(event.attributes),
+        attributes=sanitise.attributes({signals.EVENT_NAME: event.name, **event.attributes}),
         event_name=sanitise.text(event.name),
     )
 
@@ -183,7 +183,7 @@ def _stack_record(capture: StackCapture, part: Part) -> LogRecord:
         context=_context(span_context(capture, part.identity)),
         severity_number=SeverityNumber.INFO,
         body=sanitise.text(capture.text, sanitise.MAX_BODY_CHARS),
-        attributes=_capture_attributes(capture),
+        attributes={signals.EVENT_NAME: signals.STACK_DUMP, **_capture_attributes(capture)},
         event_name=signals.STACK_DUMP,
     )
 

@@ -236,6 +236,39 @@ CLIENT_OLDEST_AGE = _define(
 CLIENT_DROPPED = _define("arobust.client.dropped", COUNTER, "{item}", "items given up, by arobust.reason")
 CLIENT_LATENCY = _define("arobust.client.latency", GAUGE, "s", "duration of the last delivery")
 
+# The master's receiver about itself.
+RECEIVER_REQUESTS = _define(
+    "arobust.receiver.requests",
+    COUNTER,
+    "{request}",
+    "requests by arobust.protocol, arobust.signal and arobust.result (accepted, repeated, refused; a refused "
+    "one also by arobust.status)",
+)
+RECEIVER_BYTES = _define(
+    "arobust.receiver.io",
+    COUNTER,
+    "By",
+    "accepted requests, inflated, by arobust.protocol and arobust.signal",
+)
+RECEIVER_REJECTED = _define(
+    "arobust.receiver.rejected",
+    COUNTER,
+    "{item}",
+    "items cut out of accepted requests because they are bad for ever, by arobust.protocol and arobust.signal",
+)
+RECEIVER_INVALID_IDS = _define(
+    "arobust.receiver.invalid_batch_ids",
+    COUNTER,
+    "{request}",
+    "requests whose batch id was no batch id and was ignored, by arobust.protocol",
+)
+JOURNAL_WRITABLE = _define(
+    "arobust.journal.writable",
+    GAUGE,
+    "{journal}",
+    "1 where the journal takes records, 0 while its disk is full",
+)
+
 # Facts of a rank (events).
 RANK_BORN = _define("arobust.rank.born", EVENT, "", "a rank's process was seen for the first time")
 RANK_EXITED = _define(
@@ -317,7 +350,12 @@ STACK_LOCK = _define(
 COMMAND_ID = _define("arobust.command.id", ATTRIBUTE, "", "command that asked for this evidence")
 STEP_ATTRIBUTE = _define("arobust.step", ATTRIBUTE, "", "step at which a fact happened (events only)")
 REASON = _define("arobust.reason", ATTRIBUTE, "", "why something was dropped")
-RESULT = _define("arobust.result", ATTRIBUTE, "", "what became of a report")
+RESULT = _define("arobust.result", ATTRIBUTE, "", "what became of a report or request")
+PROTOCOL = _define("arobust.protocol", ATTRIBUTE, "", "how a request came: http, grpc")
+SIGNAL = _define("arobust.signal", ATTRIBUTE, "", "metrics, logs, traces, heartbeat, or other")
+STATUS = _define(
+    "arobust.status", ATTRIBUTE, "", "status of a refusal: an HTTP status or the name of a gRPC code"
+)
 COLLECTOR = _define("arobust.collector", ATTRIBUTE, "", "name of a collector")
 RESOURCE = _define("arobust.resource", ATTRIBUTE, "", "cpu, memory or io")
 HW_ID = _define("hw.id", ATTRIBUTE, "", "UUID of an accelerator")
@@ -398,7 +436,7 @@ STACK_DIGEST = _define(
     "arobust.stack.digest", ATTRIBUTE, "", "digest of a stack's text: finds its log record"
 )
 EVENT_NAME = _define(
-    "event.name", ATTRIBUTE, "", "name of an event, from senders without the field event_name"
+    "event.name", ATTRIBUTE, "", "name of an event once more: some log stores drop the field event_name"
 )
 FORWARDED = _define(
     "arobust.forwarded", ATTRIBUTE, "", "resource: true on what a master made; not forwarded again"

@@ -144,10 +144,11 @@ def _fact(record: Any, received_ns: int) -> Fact | None:
         if not any(pair.key == signals.EVENT_NAME for pair in record.attributes):
             return None
         attributes = to_attributes(record.attributes)
-        name = str(attributes.pop(signals.EVENT_NAME, ""))
+        name = str(attributes.get(signals.EVENT_NAME, ""))
         if name not in _EVENTS:
             return None
     attributes = attributes or to_attributes(record.attributes)
+    attributes.pop(signals.EVENT_NAME, None)
     time_ns = record.time_unix_nano or record.observed_time_unix_nano
     return Fact(
         name=name,

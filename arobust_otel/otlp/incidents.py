@@ -96,13 +96,14 @@ def _logs(incident: dict[str, Any], stacks: list[dict[str, Any]]) -> bytes:
     record.event_name = signals.INCIDENT_EVENT
     _severity(record, ERROR if incident["status"] == OPEN else INFO)
     record.body.string_value = _clean(json.dumps(incident, separators=(",", ":")))
-    _fill(record, _verdict(incident))
+    _fill(record, {signals.EVENT_NAME: record.event_name, **_verdict(incident)})
     for stack in stacks:
         record = _record(scope.log_records.add(), incident, stack.get("at") or incident["updated_at"])
         record.event_name = signals.STACK_DUMP
         _severity(record, INFO)
         record.body.string_value = _clean(str(stack.get("text", "")))
-        _fill(record, {signals.INCIDENT_ID: incident["id"], **_stack(stack)})
+        names = {signals.EVENT_NAME: record.event_name, signals.INCIDENT_ID: incident["id"]}
+        _fill(record, {**names, **_stack(stack)})
     return request.SerializeToString()
 
 

@@ -71,7 +71,11 @@ def test_an_event_is_a_log_record_with_a_name() -> None:
         5_000,
         ERROR,
     )
-    assert plain(record.attributes) == {signals.RANK: 1, signals.EXIT_SIGNAL: 9}
+    assert plain(record.attributes) == {
+        signals.EVENT_NAME: signals.RANK_EXITED,
+        signals.RANK: 1,
+        signals.EXIT_SIGNAL: 9,
+    }
 
 
 def test_a_log_line_has_no_event_name_and_says_where_it_stands() -> None:

@@ -79,6 +79,7 @@ def test_log_record_carries_the_verdict_as_json_and_its_severity() -> None:
     assert record.time_unix_nano == T + 12 * SECOND
     attributes = to_attributes(record.attributes)
     assert attributes == {
+        signals.EVENT_NAME: signals.INCIDENT_EVENT,
         signals.INCIDENT_ID: INCIDENT.id,
         signals.INCIDENT_STATUS: "open",
         signals.INCIDENT_GRADE: "two_witnesses",
