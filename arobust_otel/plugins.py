@@ -8,6 +8,7 @@ to the runner. No part's own logic lives here.
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from arobust_otel.model.beacon import LauncherBeacon, RankBeacon
 
 GROUPS = ("collectors", "rules", "forwarders")
+# Those that are sampled together in the agent's own thread, because what they say belongs together.
+CORE_COLLECTORS = ("beacons", "host", "logs", "processes", "stacks")
+DEFAULT_PERIOD_SECONDS = 5.0
+# Types that a configuration file can hold; a field of another type is between the agent and its collector.
+_SETTABLE = frozenset({"bool", "int", "float", "str", "Path", "tuple[str, ...]", "Any"})
 
 Item: TypeAlias = Point | Event | LogLine | StackCapture
 
@@ -95,10 +101,15 @@ class Node:
 class Collector(Protocol):
     """One source on a node.
 
-    `collect` is called about every 0.5 s from one thread; it may return nothing ("no data" is no error). It
-    raises `CapabilityError` where the source is not to be had, and anything else where it is broken: the
-    runner contains and reports both. A collector that holds something has `close()`, and one that wants to
-    know what was delivered has `acknowledge(path, end_offset)`.
+    `collect` is called from one thread; it may return nothing ("no data" is no error). It raises
+    `CapabilityError` where the source is not to be had, and anything else where it is broken: the runner
+    contains and reports both. Collectors but `CORE_COLLECTORS` have a thread each and are called every
+    `period_seconds` (an attribute; 5 s without): one that does not come back delays nobody. A collector that
+    holds something has `close()`, and one that wants to know what was delivered has
+    `acknowledge(path, end_offset)`; both are called from the thread of `collect`.
+
+    The small form is enough, too: a class with `collect_data(self)` and, if it likes, `is_enabled(self)`;
+    what it may return says `agent/adapted.py`.
     """
 
     name: ClassVar[str]
@@ -173,10 +184,20 @@ class Part:
         return lines[0] if lines else ""
 
     def options(self) -> tuple[str, ...]:
-        """Keys that the part's configuration section may have."""
-        if self.target is None or not is_dataclass(self.target):
+        """Names that the part is made with: fields of a dataclass, else parameters of its `__init__`."""
+        if self.target is None:
             return ()
+        if not is_dataclass(self.target):
+            return _parameters(self.target)
         return tuple(item.name for item in fields(self.target) if item.init and not item.name.startswith("_"))
+
+    def settings(self) -> tuple[str, ...]:
+        """Those of `options` that the part's configuration section may have."""
+        if self.target is None or not is_dataclass(self.target):
+            return self.options()
+        kinds = {item.name: getattr(item.type, "__name__", str(item.type)) for item in fields(self.target)}
+        plain = {name for name, kind in kinds.items() if kind.removesuffix(" | None") in _SETTABLE}
+        return tuple(name for name in self.options() if name in plain)
 
 
 def discover(group: str) -> dict[str, Part]:
@@ -219,6 +240,16 @@ def close(part: object) -> None:
     end = getattr(part, "close", None)
     if callable(end):
         end()
+
+
+def _parameters(target: type[Any]) -> tuple[str, ...]:
+    """What `__init__` may be called with by name."""
+    try:
+        found = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # a class of C without a signature
+        return ()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(item.name for item in found if item.kind in named)
 
 
 def _built_in(group: str, package_name: str) -> list[Part]:

@@ -28,13 +28,18 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fact with a name: becomes an OTel log record with `event_name`, sent at once."""
+    """A fact with a name: becomes an OTel log record with `event_name`, sent at once.
+
+    `path` and `end_offset` acknowledge it, as those of a log line, where its source can tell it again.
+    """
 
     name: str
     time_ns: int
     body: str
     attributes: Attributes = field(default_factory=dict)
     severity: int = INFO
+    path: str = ""
+    end_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
