@@ -269,6 +269,41 @@ JOURNAL_WRITABLE = _define(
     "1 where the journal takes records, 0 while its disk is full",
 )
 
+# The master about itself, and its forwarders (attributes: arobust.forwarder, arobust.stream).
+MASTER_UP = _define(
+    "arobust.master.up", GAUGE, "{role}", "1 where the process of a role runs, by arobust.master.role"
+)
+MASTER_INCIDENTS = _define(
+    "arobust.master.incidents", GAUGE, "{incident}", "open incidents, by arobust.severity"
+)
+JOURNAL_SIZE = _define("arobust.journal.size", GAUGE, "By", "size of the journal's segments")
+JOURNAL_RECORDS = _define(
+    "arobust.journal.records", COUNTER, "{record}", "offset of the journal's next record"
+)
+FORWARDER_UP = _define(
+    "arobust.forwarder.up",
+    GAUGE,
+    "{forwarder}",
+    "1 where the last delivery worked, 0 while it is tried again",
+)
+FORWARDER_SENT = _define("arobust.forwarder.sent", COUNTER, "{request}", "requests that the destination took")
+FORWARDER_SENT_SIZE = _define("arobust.forwarder.sent.size", COUNTER, "By", "their size, not compressed")
+FORWARDER_RETRIES = _define(
+    "arobust.forwarder.retries", COUNTER, "{retry}", "deliveries that were tried again"
+)
+FORWARDER_DROPPED = _define(
+    "arobust.forwarder.dropped",
+    COUNTER,
+    "{item}",
+    "points, log records, spans or notices that this destination never got, by arobust.reason",
+)
+FORWARDER_LAG = _define(
+    "arobust.forwarder.lag", GAUGE, "s", "age of the oldest record that is not delivered yet, 0 for none"
+)
+FORWARDER_BEHIND = _define(
+    "arobust.forwarder.behind", GAUGE, "{record}", "records of the journal that were not looked at yet"
+)
+
 # Facts of a rank (events).
 RANK_BORN = _define("arobust.rank.born", EVENT, "", "a rank's process was seen for the first time")
 RANK_EXITED = _define(
@@ -430,6 +465,10 @@ INCIDENT_ID = _define(
 )
 RULE = _define("arobust.rule", ATTRIBUTE, "", "rule that made a verdict")
 CAUSE = _define("arobust.cause", ATTRIBUTE, "", "cause code of a verdict")
+SEVERITY = _define("arobust.severity", ATTRIBUTE, "", "critical, warning or info: severity of a cause")
+FORWARDER = _define("arobust.forwarder", ATTRIBUTE, "", "name of a forwarder in the configuration")
+STREAM = _define("arobust.stream", ATTRIBUTE, "", "what a forwarder delivers: bulk or incidents")
+MASTER_ROLE = _define("arobust.master.role", ATTRIBUTE, "", "receive, judge or deliver")
 INCIDENT_STATUS = _define("arobust.incident.status", ATTRIBUTE, "", "pending, open or resolved")
 INCIDENT_GRADE = _define("arobust.incident.grade", ATTRIBUTE, "", "how good the evidence of a verdict is")
 STACK_DIGEST = _define(
