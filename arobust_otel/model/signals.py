@@ -459,6 +459,9 @@ SERVICE_INSTANCE = _define(
 HOST_NAME = _define("host.name", ATTRIBUTE, "", "resource: the host")
 JOB_ID = _define("arobust.job.id", ATTRIBUTE, "", "resource: the job")
 NODE_RANK = _define("arobust.node.rank", ATTRIBUTE, "", "resource: rank of the node in the job")
+NODE_ID = _define(
+    "arobust.node.id", ATTRIBUTE, "", "number of the node, where its platform gives one; on no metric"
+)
 INCARNATION = _define("arobust.incarnation", ATTRIBUTE, "", "resource: restart count of the job")
 INCIDENT_ID = _define(
     "arobust.incident.id", ATTRIBUTE, "", "log records and spans only, never a metric's label"
