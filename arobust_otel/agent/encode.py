@@ -164,7 +164,8 @@ def _event_record(event: Event, observed_ns: int) -> LogRecord:
 
 
 def _line_record(line: LogLine, observed_ns: int) -> LogRecord:
-    attributes = {signals.LOG_PATH: line.path, signals.LOG_OFFSET: line.end_offset, **line.attributes}
+    place = {signals.LOG_PATH: line.path, signals.LOG_OFFSET: line.end_offset} if line.path else {}
+    attributes = {**place, **line.attributes}
     seen_ns = line.time_ns if line.time_is_observed else observed_ns
     return LogRecord(
         timestamp=None if line.time_is_observed else sanitise.time_ns(line.time_ns),

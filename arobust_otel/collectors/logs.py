@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from arobust_otel.collectors.logtail import Position, Tail
-from arobust_otel.collectors.logtext import Record, severity
+from arobust_otel.collectors.logtext import Record, own_time_ns, severity
 from arobust_otel.collectors.procfs import PROC, descriptors, open_flags
 from arobust_otel.model import signals
 from arobust_otel.model.samples import Attributes, LogLine
@@ -36,6 +36,7 @@ class LogsCollector:
     state_file: Path | None = None  # None: an agent that comes back starts again
     proc: Path = PROC
     bytes_per_sample: int = 1024 * 1024
+    joins_tracebacks: bool = True  # false: one record per line, empty ones included
     _tails: dict[str, Tail] = field(default_factory=dict, init=False)
     _owners: dict[str, set[RankProcess | None]] = field(default_factory=dict, init=False)
     _known: dict[str, Position] = field(default_factory=dict, init=False)
@@ -43,6 +44,7 @@ class LogsCollector:
     _discovered_ns: int | None = field(default=None, init=False)
     _saved_ns: int = field(default=0, init=False)
     _turn: int = field(default=0, init=False)
+    _others: frozenset[str] = field(default=frozenset(), init=False)  # files that somebody else delivers
 
     def __post_init__(self) -> None:
         """Take up where an earlier agent stopped."""
@@ -74,6 +76,22 @@ class LogsCollector:
         if tail is not None:
             tail.acknowledge(end_offset)
 
+    def follow(self, path: str, position: Position | None = None) -> None:
+        """A file that was not known at the start; `position` is what another process delivered of it."""
+        if position is not None:
+            self._known[path] = position
+        self._others -= {path}
+        self._follow(path)
+
+    def leave(self, paths: Iterable[str]) -> None:
+        """Files that another process delivers for now: they are not followed, wherever they are found."""
+        self._others = frozenset(paths)
+
+    def position(self, path: str) -> Position | None:
+        """What was delivered of a file; None where that is not known."""
+        tail = self._tails.get(path)
+        return tail.position if tail is not None else self._known.get(path)
+
     def close(self) -> None:
         """Keep the positions and give the files back."""
         self._save()
@@ -87,8 +105,15 @@ class LogsCollector:
             attributes: Attributes = {signals.LOG_PATH: path, signals.LOG_OFFSET: record.end_offset}
             if only is not None:
                 attributes |= only.event_attributes()
+            own_ns = own_time_ns(record.text, now.wall_ns)
             yield LogLine(
-                record.text, now.wall_ns, path, record.end_offset, attributes, severity(record.text)
+                record.text,
+                now.wall_ns if own_ns is None else own_ns,
+                path,
+                record.end_offset,
+                attributes,
+                severity(record.text),
+                time_is_observed=own_ns is None,
             )
 
     def _discover(self, node: Node) -> None:
@@ -113,8 +138,8 @@ class LogsCollector:
             owners.add(rank)
 
     def _follow(self, path: str) -> None:
-        if path not in self._tails and len(self._tails) < _MAX_FILES:
-            self._tails[path] = Tail(Path(path), self._known.get(path))
+        if path not in self._tails and path not in self._others and len(self._tails) < _MAX_FILES:
+            self._tails[path] = Tail(Path(path), self._known.get(path), self.joins_tracebacks)
 
     def _save(self) -> None:
         if self.state_file is None:

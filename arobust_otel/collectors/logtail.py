@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from arobust_otel.collectors.logtext import LineSplitter, Record, TracebackJoiner
+from arobust_otel.collectors.logtext import LineByLine, LineSplitter, Record, TracebackJoiner
 
 _FINGERPRINT_BYTES = 256
 _HOLD_NS = 1_000_000_000  # how long an unfinished traceback waits for its next line
@@ -63,9 +63,10 @@ class Tail:
     Args:
         path: may not exist yet, may be renamed away and made again, may be truncated.
         position: what an earlier agent had delivered.
+        joins: one record per traceback; else one per line, empty ones included.
     """
 
-    def __init__(self, path: Path, position: Position | None = None) -> None:
+    def __init__(self, path: Path, position: Position | None = None, joins: bool = True) -> None:
         """Nothing is opened before the first read."""
         self.path = path
         self.position = position
@@ -73,7 +74,7 @@ class Tail:
         self._file = 0
         self._identities: dict[int, tuple[int, str, int]] = {}  # file -> inode, fingerprint, its bytes
         self._splitter = LineSplitter(0)
-        self._joiner = TracebackJoiner()
+        self._joiner: TracebackJoiner | LineByLine = TracebackJoiner() if joins else LineByLine()
         self._sent: deque[_Sent] = deque()
         self._held_since_ns: int | None = None
         self._replaced_since_ns: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from arobust_otel.model.samples import ERROR, INFO, WARN
 
@@ -17,6 +18,15 @@ _SEVERE = re.compile(
     r"\b(?:ERROR|CRITICAL|FATAL|Fatal)\b|^\S*(?:Error|Exception): |\bTraceback \(most recent"
 )
 _WARNING = re.compile(r"\b(?:WARN|WARNING)\b|Warning: ")
+_TIME = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)[ T](?P<time>\d\d:\d\d:\d\d)(?:[.,](?P<part>\d{1,9}))?"
+    r"\s?(?P<zone>Z|[+-]\d\d:?\d\d)?"
+)
+_TIME_WITHIN_CHARS = 80  # of a line's beginning: after that a time is part of the message
+_BELIEVED_NS = (
+    24 * 3600 * 10**9
+)  # a line that claims to be older than this, or from the future, is not believed
+_FUTURE_NS = 60 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,26 @@ def severity(text: str) -> int:
     if _SEVERE.search(head):
         return ERROR
     return WARN if _WARNING.search(head) else INFO
+
+
+def own_time_ns(text: str, observed_ns: int) -> int | None:
+    """The time that a line says it was written, in nanoseconds since the epoch; None where it says none.
+
+    A time without a zone is this machine's: training and agent share it. One that is more than a day before
+    `observed_ns`, or after it, is part of the message or from a broken clock, and is not believed.
+    """
+    found = _TIME.search(text[:_TIME_WITHIN_CHARS])
+    if found is None:
+        return None
+    zone = "+00:00" if found["zone"] == "Z" else found["zone"] or ""
+    if zone and ":" not in zone:
+        zone = f"{zone[:3]}:{zone[3:]}"
+    try:
+        seconds = int(datetime.fromisoformat(f"{found['day']}T{found['time']}{zone}").timestamp())
+    except (ValueError, OverflowError, OSError):
+        return None
+    time_ns = seconds * 10**9 + int((found["part"] or "").ljust(9, "0"))
+    return time_ns if -_FUTURE_NS <= observed_ns - time_ns <= _BELIEVED_NS else None
 
 
 def decode_line(line: bytes, cut_bytes: int = 0) -> str:
@@ -153,3 +183,17 @@ class TracebackJoiner:
         if not rest[0].isspace():
             self._message_seen = True
         return True
+
+
+class LineByLine:
+    """In the place of a TracebackJoiner where every line, empty ones too, is a record of its own."""
+
+    is_holding = False
+
+    def feed(self, line: Record) -> list[Record]:
+        """The line."""
+        return [line]
+
+    def flush(self) -> list[Record]:
+        """Nothing is ever held."""
+        return []
