@@ -1,0 +1,309 @@
+"""What does not reach the master waits on the disk, and survives the process. Never raises for the disk.
+
+A disk that is full or broken is a state. Parcels and losses that earlier processes of this job left are taken
+over on `open`, those of jobs that may never come back by `adopt`. Several clients of one job on one host have
+a slot each. A forked child has none: the files are its parent's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from arobust_otel.agent.item_codec import encode_chunks
+from arobust_otel.agent.ledger import Ledger
+from arobust_otel.agent.parcel import Lane, Parcel
+from arobust_otel.agent.spool_folder import (
+    DATABASE,
+    DATABASE_FILES,
+    LEDGER,
+    Slot,
+    SpoolRefused,
+    check_file,
+    other_jobs,
+    set_aside,
+    slots_of,
+)
+from arobust_otel.agent.spool_heritage import inherit
+from arobust_otel.agent.spool_shelf import DAMAGED, Shelf, SpoolLimits
+from arobust_otel.agent.spool_store import Store, is_damage, is_full
+
+T = TypeVar("T")
+KILLED = "killed"
+_AGAIN_SECONDS = 10.0  # a spool that failed is tried again after so long
+_DISK_ERRORS = (sqlite3.Error, OSError, SpoolRefused)
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStats:
+    """What waits; `state` is ok, off, full, or "failed: " with the reason."""
+
+    items: int = 0
+    bytes: int = 0
+    oldest_ns: int | None = None
+    state: str = "off"
+
+
+class Spool:
+    """Use `Spool.open`. Methods are called from one thread at a time, `stats` from any.
+
+    Attributes:
+        ledger: counts what only memory holds; in a file beside the parcels where that can be had.
+    """
+
+    def __init__(self, folder: Path, limits: SpoolLimits) -> None:
+        """Opens nothing; use `open`."""
+        self.folder = folder
+        self.limits = limits
+        self.ledger = Ledger.in_memory()
+        self._slot: Slot | None = None
+        self._shelf: Shelf | None = None
+        self._lock = threading.Lock()
+        self._dropped: dict[str, int] = {}
+        self._epoch = 0
+        self._stats = SpoolStats()
+        self._retry_at = 0.0
+
+    @classmethod
+    def open(cls, folder: Path, limits: SpoolLimits | None = None) -> Spool:
+        """Take a slot of the folder, with all that earlier processes of this job left. Never raises.
+
+        Args:
+            folder: of one job on one host, see `spool_folder`; made where it does not exist.
+            limits: of what is stored.
+        """
+        spool = cls(folder, limits or SpoolLimits())
+        with spool._lock:
+            spool._take_slot()
+        spool._safely(lambda _: spool._adopt_from(slots_of(folder)), None)
+        _open_spools.add(spool)
+        return spool
+
+    @property
+    def state(self) -> str:
+        """As in `SpoolStats`."""
+        return self._stats.state
+
+    def put(self, parcel: Parcel) -> bool:
+        """Store a parcel that was in memory; False where it is not kept: then the caller drops and counts."""
+        try:
+            body = encode_chunks(parcel.chunks)
+        except (ValueError, RecursionError):
+            return False
+        if len(body) > self.limits.max_bytes:
+            return False
+        return self._safely(lambda shelf: shelf.put(parcel, body), False)
+
+    def head(self, lane: Lane) -> Parcel | None:
+        """The oldest parcel of a lane; it stays until it is removed."""
+        return self._safely(lambda shelf: shelf.head(lane), None)
+
+    def remove(self, batch_id: str) -> None:
+        """A parcel is delivered, or was dropped and counted by the caller; an unknown one changes nothing."""
+        self._safely(lambda shelf: shelf.remove(batch_id), None)
+
+    def replace(self, batch_id: str, parcels: Sequence[Parcel]) -> None:
+        """Parts of a parcel that was cut take its place, in their order; the whole goes."""
+        self._safely(lambda shelf: shelf.replace(batch_id, parcels), None)
+
+    def pending(self, lane: Lane) -> int:
+        """How many parcels of a lane wait."""
+        return 0 if self._shelf is None else self._shelf.pending(lane)
+
+    def stats(self) -> SpoolStats:
+        """What waits now; from any thread."""
+        return self._stats
+
+    def take_dropped(self) -> dict[str, int]:
+        """Items that were lost since the last call, by reason; the caller counts them.
+
+        `killed` are those that earlier processes had in memory only: `ledger.lost_before` is among them.
+        """
+        with self._lock:
+            dropped = dict(self._dropped)
+            self._dropped.clear()
+        return dropped
+
+    def adopt(self) -> None:
+        """Take over what one other job without a living process left, as far as there is room.
+
+        To be called now and then while the master takes data.
+        """
+        self._safely(lambda _: self._adopt_from(list(other_jobs(self.folder)), most=1), None)
+
+    def close(self) -> None:
+        """A clean end; what waits stays for the next process, an empty slot goes."""
+        with self._lock:
+            is_empty = self._shelf is not None and not self._shelf.total().parcels and not self._dropped
+            if self._shelf is not None:
+                self._shelf.store.close()
+            self._shelf = None
+            self._stats = replace(self._stats, state="off")
+            self.ledger.close()
+            if self._slot is not None and is_empty:
+                self._slot.dispose()
+            elif self._slot is not None:
+                self._slot.release()
+            self._slot = None
+        _open_spools.discard(self)
+
+    # --- states -------------------------------------------------------------------------------------------
+
+    def _safely(self, change: Callable[[Shelf], T], otherwise: T) -> T:
+        """Run a change; a failure of the disk becomes the state."""
+        with self._lock:
+            if self._shelf is None and self._slot is not None and time.monotonic() >= self._retry_at:
+                self._open_store(self._slot)
+            if self._shelf is None:
+                return otherwise
+            try:
+                result = change(self._shelf)
+            except _DISK_ERRORS as error:
+                self._fail(error)
+                return otherwise
+            self._note(result)
+            return result
+
+    def _note(self, result: object = None) -> None:
+        """Figures for other threads, and for whoever comes after this process."""
+        if self._shelf is None:
+            return
+        total = self._shelf.total()
+        state = "full" if result is False else "ok"
+        if self._stats.state == "full" and result is not True and total.parcels:
+            state = "full"  # until something could be put again, or nothing waits
+        oldest = self._shelf.store.oldest_ns() if total.parcels else None
+        self._stats = SpoolStats(total.items, total.bytes, oldest, state)
+        self.ledger.note_spool(self._shelf.spooled, total.items)
+
+    def _fail(self, error: Exception) -> None:
+        if is_full(error):
+            self._stats = replace(self._stats, state="full")
+        elif is_damage(error) and self._slot is not None and self._shelf is not None:
+            held, spooled = self._stats.items, self._shelf.spooled
+            self._give_up(error)
+            self._replace_damaged(self._slot, held, spooled)
+        else:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Close, and try again after a while."""
+        if self._shelf is not None:
+            self._shelf.store.close()
+        self._shelf = None
+        self._stats = replace(self._stats, state=f"failed: {error}")
+        self._retry_at = time.monotonic() + _AGAIN_SECONDS
+
+    # --- opening ------------------------------------------------------------------------------------------
+
+    def _take_slot(self) -> None:
+        try:
+            self._slot = Slot.take_free(self.folder)
+        except _DISK_ERRORS as error:
+            self._give_up(error)
+            return
+        try:
+            check_file(self._slot.folder / LEDGER)
+            self.ledger = Ledger.open(self._slot.folder / LEDGER)
+        except (OSError, SpoolRefused):  # no room or no right: what memory holds is counted in memory only
+            self.ledger = Ledger.in_memory()
+        self._open_store(self._slot)
+
+    def _open_store(self, slot: Slot) -> None:
+        try:
+            for name in DATABASE_FILES:
+                check_file(slot.folder / name)
+            self._begin(Store(slot.folder / DATABASE), self.ledger.account().spooled)
+        except _DISK_ERRORS as error:
+            self._give_up(error)
+            if is_damage(error):
+                account = self.ledger.account()
+                self._replace_damaged(slot, account.held, account.spooled)
+
+    def _begin(self, store: Store, spooled: int) -> None:
+        """Use an open file; the first time this begins a new epoch of the ledger."""
+        if not self._epoch:
+            account = self.ledger.account()
+            self._add_killed(account.lost(store.spooled(account.epoch)))
+            self._epoch, spooled = int.from_bytes(os.urandom(7), "little") | 1, 0
+            store.begin(self._epoch)
+            self.ledger.begin(self._epoch)
+        elif store.spooled(self._epoch) is None:
+            store.begin(self._epoch, spooled)
+        self._shelf = Shelf(store, self.limits, self._dropped, spooled)
+        self._note()
+
+    def _replace_damaged(self, slot: Slot, held: int, spooled: int) -> None:
+        """Set a damaged file aside, count what it held, and begin with an empty one."""
+        try:
+            set_aside(slot.folder, slot.folder, time.time_ns())
+            self._add_dropped(DAMAGED, held)
+            self._begin(Store(slot.folder / DATABASE), spooled)
+        except _DISK_ERRORS as error:
+            self._give_up(error)
+
+    def _add_killed(self, items: int) -> None:
+        self._add_dropped(KILLED, items)
+        self.ledger.lost_before += items
+
+    def _add_dropped(self, reason: str, items: int) -> None:
+        if items:
+            self._dropped[reason] = self._dropped.get(reason, 0) + items
+
+    # --- what others left ---------------------------------------------------------------------------------
+
+    def _adopt_from(self, slots: Sequence[Path], most: int | None = None) -> None:
+        """Take over slots that no living process holds: all of them, or so many that fit."""
+        taken = 0
+        for folder in slots:
+            if self._slot is None or self._shelf is None or folder == self._slot.folder or taken == most:
+                continue
+            try:
+                slot = Slot.take(folder)
+            except (OSError, SpoolRefused):
+                continue
+            if slot is None:
+                continue
+            try:
+                room_bytes = self._shelf.room_bytes() if most else None
+                losses = inherit(self._shelf, slot, self._slot.folder, room_bytes)
+            finally:
+                slot.release()
+            if losses is not None:
+                taken += 1
+                self._add_killed(losses.killed)
+                self._add_dropped(DAMAGED, losses.damaged)
+
+    # --- fork ---------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        """In a forked child: closing the parent's database would write into it, so it is never closed."""
+        if self._shelf is not None:
+            connection = ctypes.py_object(self._shelf.store.connection)
+            ctypes.pythonapi.Py_IncRef(connection)  # also not at the end of the interpreter
+        if self._slot is not None:
+            self._slot.release()
+        self._shelf = self._slot = None
+        self._lock = threading.Lock()
+        self._dropped = {}
+        self._stats = SpoolStats(state="failed: the spool is its parent's")
+        self.ledger.leave()
+
+
+_open_spools: weakref.WeakSet[Spool] = weakref.WeakSet()
+
+
+def _leave_in_child() -> None:
+    for spool in list(_open_spools):
+        spool._leave()
+
+
+os.register_at_fork(after_in_child=_leave_in_child)

@@ -1,0 +1,56 @@
+"""What a process that is no more left in its slot: moved into another one, and its losses counted."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from arobust_otel.agent.ledger import read_account
+from arobust_otel.agent.spool_folder import DATABASE, DATABASE_FILES, LEDGER, Slot, check_file, set_aside
+from arobust_otel.agent.spool_shelf import Shelf
+from arobust_otel.agent.spool_store import is_damage
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Items that went with the memory of the process, and with a damaged file."""
+
+    killed: int = 0
+    damaged: int = 0
+
+
+def inherit(shelf: Shelf, slot: Slot, own_folder: Path, room_bytes: int | None) -> Losses | None:
+    """Move everything out of a locked slot and delete it.
+
+    Args:
+        shelf: takes the parcels.
+        slot: of a process that has ended.
+        own_folder: keeps the file where it turns out to be damaged.
+        room_bytes: how much may come; None: all of it, whatever has to go for it.
+
+    Returns:
+        None where the parcels do not fit.
+
+    Raises:
+        sqlite3.Error, OSError, SpoolRefused: it cannot be read or copied; nothing has changed.
+    """
+    account = read_account(slot.folder / LEDGER)
+    spooled: dict[int, int] | None = {}
+    damaged = 0
+    for name in DATABASE_FILES:
+        check_file(slot.folder / name)
+    try:
+        if (slot.folder / DATABASE).is_file():
+            spooled = shelf.store.absorb(slot.folder / DATABASE, room_bytes)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        set_aside(slot.folder, own_folder, time.time_ns())
+        damaged = account.held
+    if spooled is None:
+        return None
+    shelf.recount()
+    slot.dispose()
+    return Losses(account.lost(spooled.get(account.epoch)), damaged)
