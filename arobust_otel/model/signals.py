@@ -226,7 +226,10 @@ KERNEL_LOG_LOST = _define(
     "records of the kernel's log overwritten before they were read",
 )
 CLIENT_REPORTS = _define(
-    "arobust.client.reports", COUNTER, "{report}", "items handed over, by arobust.result"
+    "arobust.client.reports",
+    COUNTER,
+    "{report}",
+    "items handed over, by arobust.result: accepted, recovered (from the disk), delivered, dropped",
 )
 CLIENT_QUEUE_ITEMS = _define("arobust.client.queue.items", UPDOWN, "{item}", "items waiting to be delivered")
 CLIENT_QUEUE_BYTES = _define("arobust.client.queue.size", UPDOWN, "By", "bytes waiting to be delivered")
@@ -235,6 +238,44 @@ CLIENT_OLDEST_AGE = _define(
 )
 CLIENT_DROPPED = _define("arobust.client.dropped", COUNTER, "{item}", "items given up, by arobust.reason")
 CLIENT_LATENCY = _define("arobust.client.latency", GAUGE, "s", "duration of the last delivery")
+CLIENT_SENDS = _define("arobust.client.sends", COUNTER, "{request}", "batches sent, each try counted")
+CLIENT_RETRIES = _define(
+    "arobust.client.retries", COUNTER, "{request}", "batches sent once more, under the same batch id"
+)
+CLIENT_BYTES_RAW = _define(
+    "arobust.client.io.uncompressed", COUNTER, "By", "request bodies before compression, each try counted"
+)
+CLIENT_BYTES_SENT = _define(
+    "arobust.client.io", COUNTER, "By", "request bodies as they went out, each try counted"
+)
+CLIENT_CIRCUIT = _define(
+    "arobust.client.circuit.open",
+    GAUGE,
+    "{circuit}",
+    "1 while only probes go to the master, after failures in a row",
+)
+CLIENT_SPOOL_UP = _define(
+    "arobust.client.spool.up",
+    GAUGE,
+    "{spool}",
+    "1 where the spool on the disk works, 0 where it is full or broken",
+)
+CLIENT_SPOOL_ITEMS = _define("arobust.client.spool.items", UPDOWN, "{item}", "items waiting on the disk")
+CLIENT_SPOOL_BYTES = _define(
+    "arobust.client.spool.size", UPDOWN, "By", "bytes waiting on the disk, compressed"
+)
+SDK_EXPORTED_POINTS = _define(
+    "otel.sdk.exporter.metric_data_point.exported",
+    COUNTER,
+    "{data_point}",
+    "data points that the master took",
+)
+SDK_EXPORTED_LOGS = _define(
+    "otel.sdk.exporter.log.exported", COUNTER, "{log_record}", "log records that the master took"
+)
+SDK_EXPORTED_SPANS = _define(
+    "otel.sdk.exporter.span.exported", COUNTER, "{span}", "spans that the master took"
+)
 
 # The master's receiver about itself.
 RECEIVER_REQUESTS = _define(
