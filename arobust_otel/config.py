@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ else:
 
 ENVIRONMENT_PREFIX = "AROBUST_"
 MEBIBYTE = 1024 * 1024
+MIN_PERIOD_SECONDS = 0.05
 DEFAULT_OTLP_HTTP = Address("127.0.0.1", 4318)
+DEFAULT_OTLP_GRPC = Address("127.0.0.1", 4317)
 DEFAULT_API = Address("127.0.0.1", 4380)
 
 
@@ -51,6 +53,7 @@ class MasterSettings:
 
     data_dir: Path = field(default_factory=default_data_dir)
     otlp_http: Address = DEFAULT_OTLP_HTTP
+    otlp_grpc: Address = DEFAULT_OTLP_GRPC
     api: Address = DEFAULT_API
     token: str = ""  # where set, senders must present it as a bearer token
     tls_certificate: str = ""  # PEM files; needed, with a token, where others than this machine may connect
@@ -84,9 +87,10 @@ class AgentSettings:
     queue_bytes: int = at_least(MEBIBYTE, 16 * MEBIBYTE)
     log_files: tuple[str, ...] = ()  # paths or patterns of training logs
     py_spy: str = "py-spy"  # name or path; empty: never look from outside
+    collectors: dict[str, dict[str, Any]] = field(default_factory=dict)  # sections of their own
 
 
-SECTIONS = ("master", "engine", "rules", "forwarders", "agent")
+SECTIONS = ("master", "engine", "rules", "forwarders", "agent", "collectors")
 _OWN_SECTION = ("forwarders", "engine", "rules")
 
 
@@ -148,15 +152,22 @@ def agent_settings(
     Raises:
         ConfigurationError: names the key, the value and what would be right.
     """
-    values = checked(AgentSettings, sections.get("agent", {}), "agent")
+    own = sections.get("agent", {})
+    if "collectors" in own:
+        raise ConfigurationError(
+            "agent.collectors", own["collectors"], "sections of their own: [collectors.NAME]"
+        )
+    values = checked(AgentSettings, own, "agent")
     for item in fields(AgentSettings):
+        if item.name == "collectors":
+            continue
         text = environ.get(ENVIRONMENT_PREFIX + item.name.upper())
         if text is not None:
             hint = typing.get_type_hints(AgentSettings)[item.name]
             key = ENVIRONMENT_PREFIX + item.name.upper()
             values[item.name] = convert(key, from_text(text, hint), hint, item.metadata.get("minimum"))
     values.update(checked(AgentSettings, _given(flags), "--"))
-    return AgentSettings(**values)
+    return AgentSettings(**values, collectors=_collectors(sections.get("collectors", {})))
 
 
 def _given(flags: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -179,20 +190,48 @@ def _forwarders(sections: Mapping[str, Any]) -> tuple[ForwarderSettings, ...]:
 
 
 def _rules(sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    known = plugins.discover("rules") if sections else {}
+    found = _sections("rules", "a rule", sections)
+    return {
+        part.name: {**_enabled(values, key), **_options(part, values, key)} for key, part, values in found
+    }
+
+
+def _collectors(sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options of collectors; those with a thread of their own may have `period_seconds`, too."""
     result = {}
+    for key, part, values in _sections("collectors", "a collector", sections):
+        common = _enabled(values, key)
+        if "period_seconds" in values and part.name not in plugins.CORE_COLLECTORS:
+            period = values.pop("period_seconds")
+            common["period_seconds"] = convert(f"{key}.period_seconds", period, float, MIN_PERIOD_SECONDS)
+        for name, value in values.items():
+            if name not in part.settings() and part.target is not None:
+                known = (*part.settings(), "enabled")
+                raise ConfigurationError(f"{key}.{name}", value, one_of(name, known, "a key"))
+        result[part.name] = {**common, **_options(part, values, key)}
+    return result
+
+
+def _sections(
+    group: str, what: str, sections: Mapping[str, Any]
+) -> Iterator[tuple[str, plugins.Part, dict[str, Any]]]:
+    """Key, part and a copy of the values of each section of a group."""
+    known = plugins.discover(group) if sections else {}
     for name, values in sections.items():
-        key = f"rules.{name}"
+        key = f"{group}.{name}"
         if name not in known:
-            raise ConfigurationError(key, values, one_of(name, tuple(known), "a rule"))
+            raise ConfigurationError(key, values, one_of(name, tuple(known), what))
         if not isinstance(values, dict):
             raise ConfigurationError(key, values, f"a table: [{key}]")
-        options = dict(values)
-        enabled = {"enabled": options.pop("enabled")} if "enabled" in options else {}
-        if not isinstance(enabled.get("enabled", True), bool):
-            raise ConfigurationError(f"{key}.enabled", enabled["enabled"], "true or false")
-        result[name] = {**enabled, **_options(known[name], options, key)}
-    return result
+        yield key, known[name], dict(values)
+
+
+def _enabled(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """Take the switch out of a section."""
+    enabled = {"enabled": values.pop("enabled")} if "enabled" in values else {}
+    if not isinstance(enabled.get("enabled", True), bool):
+        raise ConfigurationError(f"{key}.enabled", enabled["enabled"], "true or false")
+    return enabled
 
 
 def _options(part: plugins.Part, values: Mapping[str, Any], section: str) -> dict[str, Any]:
@@ -202,4 +241,6 @@ def _options(part: plugins.Part, values: Mapping[str, Any], section: str) -> dic
         for name, value in values.items():
             raise ConfigurationError(f"{section}.{name}", value, "no option at all")
         return {}
+    if not is_dataclass(part.target):  # a plain class says names, not types
+        return dict(values)
     return checked(part.target, values, section)

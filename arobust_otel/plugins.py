@@ -31,7 +31,7 @@ GROUPS = ("collectors", "rules", "forwarders")
 CORE_COLLECTORS = ("beacons", "host", "logs", "processes", "stacks")
 DEFAULT_PERIOD_SECONDS = 5.0
 # Types that a configuration file can hold; a field of another type is between the agent and its collector.
-_SETTABLE = frozenset({"bool", "int", "float", "str", "Path", "tuple[str, ...]", "Any"})
+_SETTABLE = frozenset({"bool", "int", "float", "str", "Path", "tuple[str, ...]", "dict[str, str]", "Any"})
 
 Item: TypeAlias = Point | Event | LogLine | StackCapture
 

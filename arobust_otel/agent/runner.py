@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from arobust_otel.model import signals
 from arobust_otel.model.beacon import job_folder
 from arobust_otel.model.heartbeat import CAPTURE_STACKS, CommandResult, Heartbeat
 from arobust_otel.model.identity import JobIdentity
-from arobust_otel.model.samples import LogLine, Point
+from arobust_otel.model.samples import Event, LogLine, Point
 from arobust_otel.plugins import Clock, Item
 
 FINAL_SECONDS = 5.0
@@ -82,7 +82,7 @@ class Agent:
         self._pace = GaugePace(
             settings.gauge_seconds, settings.fast_gauge_seconds, settings.fast_after_seconds
         )
-        self._sampler = sampler or Sampler(_options(assignment, settings, self._wake.set))
+        self._sampler = sampler or Sampler(_options(assignment, settings, self._wake.set), self._wake.set)
         self._client = MasterClient(
             assignment.master, self._view.identity, _client_settings(settings), say=say
         )
@@ -139,7 +139,7 @@ class Agent:
         if self._pace.is_due(found.points, now.mono_ns / 1e9):
             up = Point(signals.AGENT_UP, 1, now.wall_ns)
             own = [up, *self._sampler.self_points(now.wall_ns), *self._client.self_points(now.wall_ns)]
-            self._client.report([*found.points, *own], urgent=True)
+            self._client.report([*found.points, *self._sampler.take_points(), *own], urgent=True)
         if found.lines:
             self._report_lines(found.lines)
         if wakes_master(found.facts):
@@ -149,24 +149,24 @@ class Agent:
         """Each fact goes to the attempt of the process that it tells about."""
         for fact in facts:
             pid = getattr(fact, "attributes", {}).get(signals.PID)
-            self._client.report([fact], identity=self._view.identity_of(pid))
+            settled = self._settled([fact])
+            self._client.report([fact], settled, identity=self._view.identity_of(pid), given_up=settled)
 
     def _report_lines(self, lines: tuple[LogLine, ...]) -> None:
         """Log offsets move when their report is acknowledged, or had to be given up and is counted."""
-        places = [(line.path, line.end_offset) for line in lines]
-
-        def settled() -> None:
-            self._acknowledged.extend(places)
-
+        settled = self._settled(lines)
         self._client.report(lines, settled, given_up=settled)
+
+    def _settled(self, items: Sequence[Item]) -> Callable[[], None] | None:
+        """What is called once items are settled; None where no source wants to know."""
+        known = (item for item in items if isinstance(item, (Event, LogLine)))
+        places = [(item.path, item.end_offset) for item in known if item.path]
+        return (lambda: self._acknowledged.extend(places)) if places else None
 
     def _apply_acknowledgements(self) -> None:
         """In the collectors' thread: they have no locks."""
-        logs = self._sampler.collector("logs")
         while self._acknowledged:
-            path, end_offset = self._acknowledged.popleft()
-            if logs is not None:
-                logs.acknowledge(path, end_offset)
+            self._sampler.acknowledge(*self._acknowledged.popleft())
 
     def _compose(self, sequence: int, final: bool, results: tuple[CommandResult, ...]) -> Heartbeat:
         """A heartbeat; asked for by the sender's thread, so it reads one view."""
@@ -223,11 +223,14 @@ def say(text: str) -> None:
 def _options(
     assignment: Assignment, settings: AgentSettings, on_exit: Callable[[], None]
 ) -> dict[str, dict[str, object]]:
-    """What the built-in collectors are told."""
-    return {
+    """What collectors are told: by the agent, and over that by their section of the configuration."""
+    own: dict[str, dict[str, object]] = {
         "processes": {"on_exit": on_exit, "stalled_seconds": settings.fast_after_seconds},
         "logs": {"files": settings.log_files, "state_file": assignment.folder / "logs.json"},
+        "kernel_log": {"state_file": assignment.folder / "kernel_log.json"},
     }
+    chosen = settings.collectors
+    return {name: {**own.get(name, {}), **chosen.get(name, {})} for name in {*own, *chosen}}
 
 
 def _client_settings(settings: AgentSettings) -> ClientSettings:
