@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,23 +33,13 @@ from arobust_otel.agent.spool_folder import (
     slots_of,
 )
 from arobust_otel.agent.spool_heritage import inherit
-from arobust_otel.agent.spool_shelf import DAMAGED, Shelf, SpoolLimits
+from arobust_otel.agent.spool_shelf import DAMAGED, FULL, OFF, OK, Shelf, SpoolLimits, SpoolStats
 from arobust_otel.agent.spool_store import Store, is_damage, is_full
 
 T = TypeVar("T")
 KILLED = "killed"
 _AGAIN_SECONDS = 10.0  # a spool that failed is tried again after so long
 _DISK_ERRORS = (sqlite3.Error, OSError, SpoolRefused)
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolStats:
-    """What waits; `state` is ok, off, full, or "failed: " with the reason."""
-
-    items: int = 0
-    bytes: int = 0
-    oldest_ns: int | None = None
-    state: str = "off"
 
 
 class Spool:
@@ -146,7 +136,7 @@ class Spool:
             if self._shelf is not None:
                 self._shelf.store.close()
             self._shelf = None
-            self._stats = replace(self._stats, state="off")
+            self._stats = replace(self._stats, state=OFF)
             self.ledger.close()
             if self._slot is not None and is_empty:
                 self._slot.dispose()
@@ -177,16 +167,16 @@ class Spool:
         if self._shelf is None:
             return
         total = self._shelf.total()
-        state = "full" if result is False else "ok"
-        if self._stats.state == "full" and result is not True and total.parcels:
-            state = "full"  # until something could be put again, or nothing waits
+        state = FULL if result is False else OK
+        if self._stats.state == FULL and result is not True and total.parcels:
+            state = FULL  # until something could be put again, or nothing waits
         oldest = self._shelf.store.oldest_ns() if total.parcels else None
         self._stats = SpoolStats(total.items, total.bytes, oldest, state)
         self.ledger.note_spool(self._shelf.spooled, total.items)
 
     def _fail(self, error: Exception) -> None:
         if is_full(error):
-            self._stats = replace(self._stats, state="full")
+            self._stats = replace(self._stats, state=FULL)
         elif is_damage(error) and self._slot is not None and self._shelf is not None:
             held, spooled = self._stats.items, self._shelf.spooled
             self._give_up(error)
@@ -298,6 +288,7 @@ class Spool:
         self.ledger.leave()
 
 
+__all__ = ["FULL", "KILLED", "OFF", "OK", "Spool", "SpoolLimits", "SpoolStats"]
 _open_spools: weakref.WeakSet[Spool] = weakref.WeakSet()
 
 

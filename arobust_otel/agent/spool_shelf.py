@@ -6,13 +6,14 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from arobust_otel.agent.item_codec import decode_chunks, encode_chunks
 from arobust_otel.agent.parcel import Lane, Parcel
 from arobust_otel.agent.spool_store import Entry, Holding, Store, is_full
 
-FULL, EXPIRED, DAMAGED = "spool_full", "spool_expired", "spool_damaged"
+OK, OFF, FULL = "ok", "off", "full"
+EVICTED, EXPIRED, DAMAGED = "spool_full", "spool_expired", "spool_damaged"
 _EXPIRE_SECONDS = 30.0
 _NOTHING = Holding()
 
@@ -23,6 +24,16 @@ class SpoolLimits:
 
     max_bytes: int = 256 * 1024 * 1024
     max_age_seconds: float = 3 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStats:
+    """What waits; `state` is ok, off, full, or "failed: " with the reason."""
+
+    items: int = 0
+    bytes: int = 0
+    oldest_ns: int | None = None
+    state: str = OFF
 
 
 class Shelf:
@@ -72,7 +83,7 @@ class Shelf:
             victims = self._insert_in_exchange(entry, body, volatile)
         self.spooled += volatile
         self._count(entry, 1)
-        self._drop(victims, FULL)
+        self._drop(victims, EVICTED)
         return True
 
     def head(self, lane: Lane) -> Parcel | None:
@@ -111,10 +122,11 @@ class Shelf:
             return
         parts = []
         for index, parcel in enumerate(parcels):
-            body = encode_chunks(parcel.chunks)
-            part = f"{whole.part}{index:02x}"
-            values = {"batch_id": parcel.batch_id, "part": part, "items": parcel.items, "bytes": len(body)}
-            parts.append((replace(whole, **values), body))
+            body, part = encode_chunks(parcel.chunks), f"{whole.part}{index:02x}"
+            entry = Entry(
+                parcel.batch_id, whole.lane, whole.place, part, parcel.items, len(body), whole.created_ns
+            )
+            parts.append((entry, body))
         self.store.replace(batch_id, parts)
         self._count(whole, -1)
         for entry, _ in parts:
@@ -138,7 +150,7 @@ class Shelf:
         victims = self.store.victims(self.total().bytes - self._limits.max_bytes, 0)
         if victims:
             self._delete(victims)
-            self._drop(victims, FULL)
+            self._drop(victims, EVICTED)
 
     def room_bytes(self) -> int:
         """What fits without anything going for it."""

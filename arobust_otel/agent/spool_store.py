@@ -201,7 +201,7 @@ class Store:
 
     def shrink(self) -> None:
         """Give free pages back to the file system."""
-        self.connection.execute("PRAGMA incremental_vacuum").fetchall()
+        self.connection.executescript("PRAGMA incremental_vacuum")  # `execute` stops after one page
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def checkpoint(self) -> None:
