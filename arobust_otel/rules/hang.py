@@ -45,9 +45,9 @@ class HangRule:
     Means:
         hang_user_code: the rank is blocked in its own code or in what it called. hang_interpreter_lock: a
         native call keeps the interpreter lock, so that not even the watcher thread runs. hang_collective:
-        everybody entered, nobody leaves: look at the network or the devices. unknown: all stand still
-        outside of any collective, for example for their input. init_hang, teardown_hang: before the first
-        and after the last step.
+        everybody entered, nobody leaves: look at the network or the devices. deadlock: groups wait for each
+        other in opposite order. unknown: all stand still outside of any collective, for example for their
+        input. init_hang, teardown_hang: before the first and after the last step.
 
     Do:
         Restart the worker; the stack says where to look first. For hang_collective capture the flight
