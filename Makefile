@@ -74,6 +74,10 @@ bench: $(VENV)/.installed  ## What the engine costs per request and per tick.
 docs: $(VENV)/.installed  ## Write the generated pages.
 	$(BIN)/python -m arobust_otel.docs
 
+.PHONY: dashboards
+dashboards: $(VENV)/.installed-dev  ## Write the Grafana boards.
+	@$(BIN)/python -m dashboards.source
+
 .PHONY: clean
 clean:  ## Remove .venv and everything that tools left.
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .import_linter_cache .mypy_cache \

@@ -1,0 +1,134 @@
+"""The board *Master and agents*: whether those who watch can see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models import dashboard as models
+
+from arobust_otel.model import signals
+from arobust_otel.model.prometheus_names import label_name, metric_name
+from dashboards.source import panels
+from dashboards.source.panels import HOST, JOB, newest, of, series
+
+UID = "arobust-health"
+ALL = f'{HOST}=~"$host"'
+PER_AGENT = f"{of(HOST)} {of(JOB)}"
+COLLECTOR = label_name(signals.COLLECTOR)
+REASON, RESULT = label_name(signals.REASON), label_name(signals.RESULT)
+
+
+def _summary() -> list[Any]:
+    return [
+        panels.row("Can they see"),
+        panels.number(
+            "Agents that report",
+            "Agents of which something came within the last minute.",
+            panels.instant_query(f"count({newest(signals.AGENT_UP, ALL)}) or vector(0)"),
+        ).thresholds(panels.steps((None, panels.RED), (1, panels.GREEN))),
+        panels.number(
+            "Collectors that fail",
+            "Sources on nodes that are not to be had or broken; their reasons are in `arobust status`.",
+            panels.instant_query(f"count({newest(signals.COLLECTOR_UP, ALL)} == 0) or vector(0)"),
+        ).thresholds(panels.steps((None, panels.GREEN), (1, panels.YELLOW))),
+        panels.number(
+            "Oldest undelivered",
+            "Age of the oldest item that has not reached the master.",
+            panels.instant_query(f"max({newest(signals.CLIENT_OLDEST_AGE, ALL)})"),
+        )
+        .unit("s")
+        .thresholds(panels.steps((None, panels.GREEN), (15, panels.YELLOW), (60, panels.RED))),
+    ]
+
+
+def _agents() -> list[Any]:
+    return [
+        panels.row("Agents"),
+        panels.states(
+            "Collectors",
+            "1 where the last run worked.",
+            f"min by ({HOST}, {COLLECTOR}) ({newest(signals.COLLECTOR_UP, ALL)})",
+            {0: ("fails", panels.RED), 1: ("works", panels.GREEN)},
+        ).targets(
+            [
+                panels.range_query(
+                    f"min by ({HOST}, {COLLECTOR}) ({newest(signals.COLLECTOR_UP, ALL)})",
+                    f"{of(HOST)} {of(COLLECTOR)}",
+                )
+            ]
+        ),
+        panels.lines(
+            "Duration of collectors",
+            "One run; a source that hangs shows as a line that stops.",
+            "s",
+            panels.range_query(
+                f"max by ({HOST}, {COLLECTOR}) ({newest(signals.COLLECTOR_DURATION, ALL)})",
+                f"{of(HOST)} {of(COLLECTOR)}",
+            ),
+        ),
+        panels.lines(
+            "Reports",
+            "Items handed to the client per second, by what became of them.",
+            "none",
+            panels.range_query(
+                f"sum by ({HOST}, {RESULT}) (rate({series(signals.CLIENT_REPORTS, ALL)}[1m]))",
+                f"{of(HOST)} {of(RESULT)}",
+            ),
+        ),
+        panels.lines(
+            "Given up",
+            "Items dropped since the agent started, by reason. Nothing is dropped without a count.",
+            "none",
+            panels.range_query(
+                f"sum by ({HOST}, {REASON}) ({series(signals.CLIENT_DROPPED, ALL)}) or vector(0)",
+                f"{of(HOST)} {of(REASON)}",
+            ),
+        ),
+        panels.lines(
+            "Waiting",
+            "Items in memory, and the age of the oldest that is not delivered.",
+            "none",
+            panels.range_query(series(signals.CLIENT_QUEUE_ITEMS, ALL), f"items {PER_AGENT}"),
+            panels.range_query(series(signals.CLIENT_OLDEST_AGE, ALL), f"seconds {PER_AGENT}"),
+        ),
+        panels.lines(
+            "Duration of a delivery",
+            "From the request to the master's acknowledgement.",
+            "s",
+            panels.range_query(series(signals.CLIENT_LATENCY, ALL), PER_AGENT),
+        ),
+    ]
+
+
+def _host_variable() -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable("host")
+        .label("Host")
+        .datasource(panels.METRICS)
+        .query(f"label_values({metric_name(signals.AGENT_UP)}, {HOST})")
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(models.VariableSort.ALPHABETICAL_ASC)
+        .include_all(True)
+        .all_value(".*")
+        .multi(True)
+    )
+
+
+def board() -> models.Dashboard:
+    """The whole board."""
+    made = (
+        dashboard.Dashboard("Master and agents")
+        .uid(UID)
+        .description("Whether those who watch the jobs can see: a blind part never looks healthy.")
+        .tags(["arobust"])
+        .refresh("10s")
+        .time("now-30m", "now")
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .with_variable(panels.source_variable("metrics", "Metrics", "prometheus", "arobust-prometheus"))
+        .with_variable(_host_variable())
+        .link(dashboard.DashboardLink("Job").type(models.DashboardLinkType.LINK).url("/d/arobust-job"))
+    )
+    for panel in [*_summary(), *_agents()]:
+        made = made.with_row(panel) if isinstance(panel, dashboard.Row) else made.with_panel(panel)
+    return made.build()

@@ -1,0 +1,267 @@
+"""The board *Job*: what stands still, who is to blame, and what surrounds it in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models import dashboard as models
+
+from arobust_otel.model import signals
+from arobust_otel.model.beacon import PHASES, STATES
+from arobust_otel.model.prometheus_names import label_name, metric_name
+from dashboards.source import panels
+from dashboards.source.panels import JOB, OF_JOB, RANK, newest, of, series
+
+UID = "arobust-job"
+CULPRIT, STUCK = 100, 101  # codes beside those of the states
+QUIET_SECONDS = 10
+
+_COLORS = {
+    "running": panels.GREEN,
+    "evaluation": "light-green",
+    "checkpoint": panels.PURPLE,
+    "imported": "light-blue",
+    "init_group": panels.BLUE,
+    "first_step": "dark-blue",
+    "teardown": panels.ORANGE,
+}
+_PHASE_COLORS = dict(
+    zip(PHASES, ("gray", "yellow", "green", "dark-green", "blue", "purple", "orange"), strict=True)
+)
+RULE, CAUSE = label_name(signals.RULE), label_name(signals.CAUSE)
+GROUP = label_name(signals.GROUP_NAME)
+AGENT_LOGS = f'{{service_name="arobust-agent", {JOB}="$job_id"}}'
+MASTER_LOGS = f'{{service_name="arobust-master", {JOB}="$job_id"}}'
+EVENT = label_name(signals.EVENT_NAME)
+OPEN = f"{newest(signals.INCIDENT_OPEN)} == 1"
+
+
+def state_of_ranks() -> str:
+    """PromQL: culprit of an open incident, else without progress, else the state that the rank reports."""
+    culprits = newest(signals.INCIDENT_OPEN, f'{OF_JOB}, {RANK}!=""')
+    return (
+        f"max by ({RANK}) ({culprits} == 1) * {CULPRIT}"
+        f" or max by ({RANK}) ({newest(signals.EVENT_AGE)} > {QUIET_SECONDS}) * 0 + {STUCK}"
+        f" or max by ({RANK}) ({newest(signals.STATE)})"
+    )
+
+
+def names_of_states() -> dict[int, tuple[str, str]]:
+    """Words and colours of `state_of_ranks`."""
+    names = {code: (name, _COLORS.get(name, panels.GRAY)) for code, name in enumerate(STATES)}
+    names[CULPRIT] = ("culprit of an open incident", panels.RED)
+    names[STUCK] = (f"no progress for {QUIET_SECONDS} s", panels.YELLOW)
+    return names
+
+
+def _verdict() -> list[Any]:
+    return [
+        panels.row("Verdict"),
+        panels.number(
+            "Open incidents",
+            "Verdicts that hold now. Zero is only good news where the master and all agents report: see the "
+            "board Master and agents.",
+            panels.instant_query(f"sum({newest(signals.INCIDENT_OPEN)}) or vector(0)"),
+        ).thresholds(panels.steps((None, panels.GREEN), (1, panels.RED))),
+        panels.number(
+            "Ranks that report",
+            "Ranks of which a value came within the last minute.",
+            panels.instant_query(f"count(count by ({RANK}) ({newest(signals.STEP)})) or vector(0)"),
+        ).thresholds(panels.steps((None, panels.BLUE))),
+        panels.number(
+            "Longest without progress",
+            "The rank that has not changed step, phase, state or collective for the longest time.",
+            panels.instant_query(f"max({newest(signals.EVENT_AGE)})"),
+        )
+        .unit("s")
+        .decimals(0)
+        .thresholds(panels.steps((None, panels.GREEN), (QUIET_SECONDS, panels.YELLOW), (60, panels.RED))),
+        panels.rows(
+            "What is open",
+            "Rule, cause and culprit of each open incident; the verdict in words is below.",
+            OPEN,
+            hidden=(JOB, panels.HOST),
+        )
+        .height(6)
+        .span(12),
+        panels.log_lines(
+            "Verdicts in words",
+            "Every change of an incident, newest first: summary, action, and what would refute it.",
+            f'{MASTER_LOGS} | {EVENT}="{signals.INCIDENT_EVENT}" | json status="status", summary="summary", '
+            'action="action.kind", why="action.why", refuted_by="refuted_by" '
+            '| line_format "[{{.status}}] {{.summary}} | action: {{.action}}: {{.why}} '
+            '| refuted by: {{.refuted_by}}"',
+        )
+        .height(8)
+        .span(24),
+    ]
+
+
+def _ranks() -> list[Any]:
+    return [
+        panels.row("Ranks"),
+        panels.states(
+            "State of each rank",
+            "A row that ends is a rank that ended or that nobody sees any more.",
+            state_of_ranks(),
+            names_of_states(),
+        ),
+        panels.rank_by_time(
+            "Step time by rank",
+            "A row that is brighter than its neighbours is a slow rank; a column is a slow step of all.",
+            newest(signals.STEP_DURATION),
+            "s",
+        ),
+        panels.lines(
+            "Steps behind the front",
+            "How many steps each rank is behind the one that is furthest.",
+            "none",
+            panels.range_query(
+                f"scalar(max({newest(signals.STEP)})) - max by ({RANK}) ({newest(signals.STEP)})"
+            ),
+        ),
+        panels.lines(
+            "Time without progress",
+            "Seconds since step, phase, state or a collective counter of the rank changed.",
+            "s",
+            panels.range_query(newest(signals.EVENT_AGE)),
+        ),
+        panels.states(
+            "Phase of each rank",
+            "What each rank was doing when it was looked at.",
+            newest(signals.PHASE),
+            {code: (name, _PHASE_COLORS[name]) for code, name in enumerate(PHASES)},
+        ),
+        panels.lines(
+            "Collectives behind the front",
+            "Per process group: how many collectives a rank has not entered that another has.",
+            "none",
+            panels.range_query(
+                f"max by ({GROUP}) ({series(signals.ENQUEUED)}) - on ({GROUP}) group_right ()"
+                f" max by ({GROUP}, {RANK}) ({series(signals.ENQUEUED)})",
+                f"rank {of(RANK)}, group {of(GROUP)}",
+            ),
+        ),
+        panels.lines(
+            "Loss",
+            "The newest loss that backward started from, while it is finite; absent where it cannot be read.",
+            "none",
+            panels.range_query(series(signals.LOSS)),
+        ),
+        panels.lines(
+            "Steps per second",
+            "Of each rank, over a minute.",
+            "none",
+            panels.range_query(f"deriv({series(signals.STEP)}[1m])"),
+        ),
+    ]
+
+
+def _processes() -> list[Any]:
+    return [
+        panels.row("Processes and hosts"),
+        panels.lines(
+            "Processor time by rank",
+            "1 is one core.",
+            "none",
+            panels.range_query(series(signals.CPU_UTILIZATION)),
+        ),
+        panels.lines(
+            "Memory by rank",
+            "Resident memory.",
+            "bytes",
+            panels.range_query(series(signals.MEMORY_USAGE)),
+        ),
+        panels.lines(
+            "Hosts",
+            "Busy share of all processors, and used share of memory.",
+            "percentunit",
+            panels.range_query(series(signals.HOST_CPU), f"cpu {of(panels.HOST)}"),
+            panels.range_query(
+                f"{series(signals.HOST_MEMORY_USAGE)} / {series(signals.HOST_MEMORY_LIMIT)}",
+                f"memory {of(panels.HOST)}",
+            ),
+        ),
+        panels.lines(
+            "File systems",
+            "Used share.",
+            "percentunit",
+            panels.range_query(
+                series(signals.HOST_FS_UTILIZATION),
+                f"{of(panels.HOST)} {of(label_name(signals.MOUNTPOINT))}",
+            ),
+        ),
+    ]
+
+
+def _logs() -> list[Any]:
+    return [
+        panels.row("Logs and stacks"),
+        panels.log_lines(
+            "Training log",
+            "Lines of the training log, of all ranks.",
+            f'{AGENT_LOGS} | {EVENT}=""',
+        ).span(24),
+        panels.log_lines(
+            "Facts",
+            "Births, ends, exceptions, stops and stalls as the agents saw them.",
+            f'{AGENT_LOGS} | {EVENT}!="" | {EVENT}!="{signals.STACK_DUMP}"',
+        ),
+        panels.log_lines(
+            "Stacks",
+            "Stacks that were taken for a verdict; the same trace id leads to the incident's trace.",
+            f'{AGENT_LOGS} | {EVENT}="{signals.STACK_DUMP}"',
+        ),
+    ]
+
+
+def _incident_marks() -> dashboard.AnnotationQuery:
+    return (
+        dashboard.AnnotationQuery()
+        .name("Incidents")
+        .datasource(panels.METRICS)
+        .enable(True)
+        .icon_color(panels.RED)
+        .expr(OPEN)
+        .title_format(of(CAUSE))
+        .text_format(f"rule {of(RULE)}, rank {of(RANK)}")
+        .tag_keys(f"{RULE},{RANK}")
+        .step("15s")
+    )
+
+
+def _job_variable() -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable("job_id")
+        .label("Job")
+        .datasource(panels.METRICS)
+        .query(f"label_values({metric_name(signals.STEP)}, {JOB})")
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(models.VariableSort.ALPHABETICAL_ASC)
+    )
+
+
+def board() -> models.Dashboard:
+    """The whole board."""
+    made = (
+        dashboard.Dashboard("Training job")
+        .uid(UID)
+        .description("Which rank, accelerator or node is to blame, why, and what to do.")
+        .tags(["arobust"])
+        .refresh("5s")
+        .time("now-15m", "now")
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .with_variable(panels.source_variable("metrics", "Metrics", "prometheus", "arobust-prometheus"))
+        .with_variable(panels.source_variable("logs", "Logs", "loki", "arobust-loki"))
+        .with_variable(_job_variable())
+        .annotation(_incident_marks())
+        .link(
+            dashboard.DashboardLink("Master and agents")
+            .type(models.DashboardLinkType.LINK)
+            .url("/d/arobust-health")
+        )
+    )
+    for panel in [*_verdict(), *_ranks(), *_processes(), *_logs()]:
+        made = made.with_row(panel) if isinstance(panel, dashboard.Row) else made.with_panel(panel)
+    return made.build()
