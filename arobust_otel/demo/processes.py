@@ -50,7 +50,7 @@ class Processes:
     def start_master(self) -> None:
         """`arobust master` on free ports."""
         command = [sys.executable, "-m", "arobust_otel.cli", "master", "--data-dir", str(self._places.data)]
-        command += ["--otlp-http", "127.0.0.1:0", "--api", "127.0.0.1:0"]
+        command += ["--otlp-http", "127.0.0.1:0", "--otlp-grpc", "127.0.0.1:0", "--api", "127.0.0.1:0"]
         self._master = self._start(command, "master.out", self._environment({}))
 
     def start_training(self, master: str, ranks: int, port: int, arguments: Iterable[str]) -> None:

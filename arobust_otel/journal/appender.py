@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -10,10 +11,21 @@ from pathlib import Path
 
 from arobust_otel.errors import JournalError, JournalLocked
 from arobust_otel.journal.durable import make_private_folder, sync_folder, write_atomically
-from arobust_otel.journal.format import SEAL, SEGMENT_BYTES, Kind, SegmentHeader, Stamp, pack_record
+from arobust_otel.journal.format import (
+    SEAL,
+    SEGMENT_BYTES,
+    VERSION,
+    Kind,
+    SegmentHeader,
+    Source,
+    Stamp,
+    pack_record,
+)
 from arobust_otel.journal.segments import Segment, damaged, first_offsets, segment_path
 
 DEFAULT_SEGMENT_BYTES = 64 * 1024 * 1024
+NO_SOURCE = Source()
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +37,14 @@ class _Tail:
     received_ns: int
     sealed: bool
     torn_bytes: int
+    is_current: bool  # of the format that is written now
 
 
 class Appender:
     """Appends records. Safe to use from several threads of one process; a second process is locked out.
 
     `recovered_bytes`: how much of a torn tail was cut off on open. `next_offset`: what the next record gets.
+    `full` says why the last record found no room, empty again as soon as one does: a full disk is a state.
     """
 
     def __init__(self, folder: Path, lock: int, segment_bytes: int) -> None:
@@ -39,6 +53,7 @@ class Appender:
         self.segment_bytes = segment_bytes
         self.recovered_bytes = 0
         self.next_offset = 0
+        self.full = ""
         self._lock_handle = lock
         self._mutex = threading.Lock()
         self._handle = -1
@@ -47,6 +62,8 @@ class Appender:
         self._received_ns = 0
         self._durable = 0
         self._broken = ""
+        self._pending = 0  # first offset of the segment that is to be begun, where none is open
+        self._is_current = True
 
     @classmethod
     def open(
@@ -79,9 +96,7 @@ class Appender:
         appender.next_offset = max(appender.next_offset, at_least)
         return appender
 
-    def append(
-        self, kind: Kind, payload: bytes, *, received_ns: int, signal: str = "", sender: str = ""
-    ) -> int:
+    def append(self, kind: Kind, payload: bytes, *, received_ns: int, source: Source = NO_SOURCE) -> int:
         """Hand a record to the system; readers see it at once, a power cut may lose it until `sync`.
 
         Returns:
@@ -91,11 +106,12 @@ class Appender:
             JournalError: nothing was appended (full disk, too long, closed or broken before).
         """
         with self._mutex:
-            if self._position >= self.segment_bytes:
+            if self._handle < 0 or not self._is_current or self._is_finished:
                 self._rotate()
             received_ns = max(received_ns, self._received_ns)
             stamp = Stamp(self.next_offset, self._durable, received_ns, int(kind))
-            self._write(stamp, (signal, sender), payload)
+            self._write(stamp, source, payload)
+            self.full = ""
             self._received_ns = received_ns
             self.next_offset = stamp.offset + 1
             return stamp.offset
@@ -111,6 +127,8 @@ class Appender:
         """
         with self._mutex:
             self._check()
+            if self._handle < 0:  # sealed and on disk; the next segment finds no room
+                return self._durable
             reached = self.next_offset
             handle = os.dup(self._handle)
         try:
@@ -157,9 +175,9 @@ class Appender:
             self._broken = f"fdatasync failed: {error}"
             raise JournalError(self._broken) from error
 
-    def _write(self, stamp: Stamp, texts: tuple[str, str], payload: bytes) -> None:
+    def _write(self, stamp: Stamp, source: Source, payload: bytes) -> None:
         self._check()
-        head, body = pack_record(stamp, texts, payload, self._salt)
+        head, body = pack_record(stamp, source, payload, self._salt)
         total = len(head) + len(body)
         try:
             written = os.pwritev(self._handle, [head, body], self._position)
@@ -176,39 +194,68 @@ class Appender:
             os.ftruncate(self._handle, self._position)
         except OSError as worse:
             self._broken = f"a half record could not be removed: {worse}"
+        self._note_full(error)
         raise JournalError(f"nothing appended: {error}") from error
+
+    def _note_full(self, error: OSError) -> bool:
+        if error.errno not in NO_ROOM:
+            return False
+        self.full = str(error)
+        return True
+
+    @property
+    def _is_finished(self) -> bool:
+        """Whether the segment has its size; an empty one never has, whatever size was asked for."""
+        return self._position >= max(self.segment_bytes, SEGMENT_BYTES + 1)
 
     def _rotate(self) -> None:
         """Seal, make durable, and only then begin the next segment: what has a successor is complete."""
-        stamp = Stamp(self.next_offset, self._durable, self._received_ns, SEAL)
-        self._write(stamp, ("", ""), b"")
-        self._synchronise(self._handle)
-        self._durable = self.next_offset
-        os.close(self._handle)
-        self._handle = -1
+        self._check()
+        if self._handle >= 0:
+            self._finish_segment()
         self._begin_segment()
 
+    def _finish_segment(self) -> None:
+        if self._position == SEGMENT_BYTES:  # an empty one of an older format: the next needs another name
+            self.next_offset += 1
+        self._write(Stamp(self.next_offset, self._durable, self._received_ns, SEAL), NO_SOURCE, b"")
+        self._synchronise(self._handle)
+        self._durable = self._pending = self.next_offset
+        os.close(self._handle)
+        self._handle = -1
+
     def _begin_segment(self) -> None:
+        """Begin the pending segment; where there is no room for it, a later append tries again."""
         salt = int.from_bytes(os.urandom(4), "little")
-        path = segment_path(self.folder, self.next_offset)
-        header = SegmentHeader(self.next_offset, self._received_ns, salt)
+        path = segment_path(self.folder, self._pending)
+        header = SegmentHeader(self._pending, self._received_ns, salt)
         try:
             write_atomically(path, header.pack())
             self._handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         except OSError as error:
+            if self._note_full(error) and not path.exists():
+                raise JournalError(f"nothing appended: no new segment: {error}") from error
             self._broken = f"no new segment: {error}"
             raise JournalError(self._broken) from error
         self._salt = salt
         self._position = SEGMENT_BYTES
+        self._is_current = True
 
     def _recover(self) -> None:
         for leftover in self.folder.glob("*.tmp"):
             leftover.unlink()
         offsets = first_offsets(self.folder)
-        if not offsets:
-            self._begin_segment()
-            return
-        path = segment_path(self.folder, offsets[-1])
+        if offsets:
+            self._recover_segment(segment_path(self.folder, offsets[-1]))
+        if self._handle < 0:
+            try:
+                self._begin_segment()
+            except JournalError:
+                if self._broken:
+                    raise
+
+    def _recover_segment(self, path: Path) -> None:
+        """Go on behind the last whole record; one of an older format is finished before the next record."""
         segment = Segment(path)
         try:
             tail = find_tail(segment)
@@ -217,7 +264,7 @@ class Appender:
             segment.close()
         self.next_offset, self._received_ns = tail.next_offset, tail.received_ns
         self._handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        self._position = tail.position
+        self._position, self._is_current = tail.position, tail.is_current
         if tail.torn_bytes:
             os.ftruncate(self._handle, tail.position)
             self.recovered_bytes = tail.torn_bytes
@@ -226,8 +273,7 @@ class Appender:
         self._durable = self.next_offset
         if tail.sealed:
             os.close(self._handle)
-            self._handle = -1
-            self._begin_segment()
+            self._handle, self._pending = -1, self.next_offset
 
 
 def _lock(folder: Path) -> int:
@@ -260,4 +306,4 @@ def find_tail(segment: Segment) -> _Tail:
     torn_bytes = segment.size_bytes - position
     if torn_bytes and (sealed or segment.proof_of_damage(position, offset) is not None):
         raise damaged(segment.path, position, "a record is damaged, and whole records follow")
-    return _Tail(position, offset, received_ns, sealed, torn_bytes)
+    return _Tail(position, offset, received_ns, sealed, torn_bytes, segment.header.version == VERSION)

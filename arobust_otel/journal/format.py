@@ -9,15 +9,18 @@ from zlib import crc32
 
 from arobust_otel.errors import JournalError
 
-SEGMENT_MAGIC = b"AROBJRN1"
+SEGMENT_MAGICS = {1: b"AROBJRN1", 2: b"AROBJRN2"}  # by version of the format
+VERSION = 2  # what is written; format 1 has no batch ids
 RECORD_MAGIC = b"ARJ1"
 MAX_CONTENT_BYTES = 256 * 1024 * 1024
+BATCH_BYTES = 16
 SEAL = 0  # kind of the last record of a finished segment; its offset is the name of the next segment
 
 _SEGMENT = struct.Struct("<8sQqI")  # magic, first offset, floor of receive times, salt
 _CRC = struct.Struct("<I")
 _FIELDS = struct.Struct("<IIQQqBBH")  # content crc, content length, offset, durable, received, kind, lengths
 SEGMENT_BYTES = _SEGMENT.size + _CRC.size  # 32
+_HAS_BATCH = 0x80  # in the byte of the kind: a batch id stands between sender and payload
 HEADER_BYTES = len(RECORD_MAGIC) + _CRC.size + _FIELDS.size  # 44
 
 
@@ -37,7 +40,10 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry: `offset` counts records from 0 and never repeats; `received_ns` never decreases."""
+    """One entry: `offset` counts records from 0 and never repeats; `received_ns` never decreases.
+
+    `batch` names the sender's batch, 32 lower-case hex digits; empty where it gave none.
+    """
 
     offset: int
     received_ns: int
@@ -45,6 +51,16 @@ class Record:
     signal: str
     sender: str
     payload: bytes
+    batch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a record comes from: a request's signal, its sender, and the id of the sender's batch."""
+
+    signal: str = ""
+    sender: str = ""
+    batch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +70,32 @@ class SegmentHeader:
     first_offset: int
     floor_ns: int
     salt: int
+    version: int = VERSION
 
     def pack(self) -> bytes:
         """The 32 bytes at the begin of the file."""
-        fields = _SEGMENT.pack(SEGMENT_MAGIC, self.first_offset, self.floor_ns, self.salt)
+        fields = _SEGMENT.pack(SEGMENT_MAGICS[self.version], self.first_offset, self.floor_ns, self.salt)
         return fields + _CRC.pack(crc32(fields))
 
     @classmethod
     def parse(cls, data: bytes) -> SegmentHeader | None:
         """The header in the first 32 bytes; None where they are not one."""
-        if len(data) < SEGMENT_BYTES or not data.startswith(SEGMENT_MAGIC):
+        version = next((number for number, magic in SEGMENT_MAGICS.items() if data.startswith(magic)), 0)
+        if len(data) < SEGMENT_BYTES or not version:
             return None
         fields = data[: _SEGMENT.size]
         if _CRC.unpack_from(data, _SEGMENT.size)[0] != crc32(fields):
             return None
         _, first, floor, salt = _SEGMENT.unpack(fields)
-        return cls(first, floor, salt)
+        return cls(first, floor, salt, version)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordHeader:
-    """Head of a record. `durable`: all records below this offset were on disk when it was written."""
+    """Head of a record. `durable`: all records below this offset were on disk when it was written.
+
+    `batch_bytes` is 16 where a batch id stands between sender and payload, else 0.
+    """
 
     content_crc: int
     content_bytes: int
@@ -84,6 +105,7 @@ class RecordHeader:
     kind: int
     signal_bytes: int
     sender_bytes: int
+    batch_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -98,10 +120,12 @@ class RecordHeader:
         fields = data[8:HEADER_BYTES]
         if _CRC.unpack_from(data, 4)[0] != crc32(fields, salt):
             return None
-        header = cls(*_FIELDS.unpack(fields))
-        if header.signal_bytes + header.sender_bytes > header.content_bytes:
+        crc, size, offset, durable, received, kind, signal_bytes, sender_bytes = _FIELDS.unpack(fields)
+        batch_bytes = BATCH_BYTES if kind & _HAS_BATCH else 0
+        if signal_bytes + sender_bytes + batch_bytes > size:
             return None
-        return header
+        kind &= ~_HAS_BATCH
+        return cls(crc, size, offset, durable, received, kind, signal_bytes, sender_bytes, batch_bytes)
 
     def matches(self, content: bytes | memoryview, salt: int) -> bool:
         """Whether `content` is what was written behind this header."""
@@ -115,6 +139,7 @@ class RecordHeader:
         """
         kind = _KINDS.get(self.kind)
         split = self.signal_bytes + self.sender_bytes
+        start = split + self.batch_bytes
         if kind is None:
             raise JournalError(f"record {self.offset} is of kind {self.kind}, unknown to this version")
         try:
@@ -122,7 +147,8 @@ class RecordHeader:
             sender = str(content[self.signal_bytes : split], "utf-8")
         except UnicodeDecodeError as error:
             raise JournalError(f"record {self.offset}: {error}") from None
-        return Record(self.offset, self.received_ns, kind, signal, sender, bytes(content[split:]))
+        batch = content[split:start].hex()
+        return Record(self.offset, self.received_ns, kind, signal, sender, bytes(content[start:]), batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +161,30 @@ class Stamp:
     kind: int
 
 
-def pack_record(stamp: Stamp, texts: tuple[str, str], payload: bytes, salt: int) -> tuple[bytes, bytes]:
-    """Bytes before the payload, and the payload. `texts` are signal and sender.
+def pack_record(stamp: Stamp, source: Source, payload: bytes, salt: int) -> tuple[bytes, bytes]:
+    """Bytes before the payload, and the payload.
 
     Raises:
-        JournalError: signal, sender or payload are too long for the format.
+        JournalError: signal, sender or payload are too long for the format, or the batch id is none.
     """
-    signal, sender = texts[0].encode(), texts[1].encode("utf-8", "replace")
-    names = signal + sender
+    signal, sender = source.signal.encode(), source.sender.encode("utf-8", "replace")
+    names = signal + sender + _batch(source.batch)
     length = len(names) + len(payload)
     if len(signal) > 255 or len(sender) > 65535 or length > MAX_CONTENT_BYTES:
         raise JournalError(f"{length} bytes from a sender of {len(sender)} are too long for a record")
     content = crc32(payload, crc32(names, salt))
+    kind = stamp.kind | _HAS_BATCH if source.batch else stamp.kind
     fields = _FIELDS.pack(
-        content, length, stamp.offset, stamp.durable, stamp.received_ns, stamp.kind, len(signal), len(sender)
+        content, length, stamp.offset, stamp.durable, stamp.received_ns, kind, len(signal), len(sender)
     )
     return RECORD_MAGIC + _CRC.pack(crc32(fields, salt)) + fields + names, payload
+
+
+def _batch(text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b"?"
+    if len(found) not in (0, BATCH_BYTES) or len(text) != 2 * len(found):
+        raise JournalError(f"{text[:64]!r} is not a batch id: 32 hexadecimal digits")
+    return found

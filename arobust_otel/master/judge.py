@@ -186,6 +186,7 @@ class JudgeRole:
             "roles": running.get("roles", {}),
             "restarts": running.get("restarts", {}),
             "otlp_http": running.get("otlp_http"),
+            "otlp_grpc": running.get("otlp_grpc"),
             "journal": {
                 "folder": str(self.layout.journal),
                 "next_offset": receiver.get("next_offset"),

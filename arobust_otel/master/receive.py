@@ -8,9 +8,10 @@ import os
 import platform
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arobust_otel import __version__
+from arobust_otel.checked import Address
 from arobust_otel.config import MasterSettings
 from arobust_otel.errors import JournalError, JournalLocked
 from arobust_otel.journal import Appender, Cursor, Kind, snapshots
@@ -24,8 +25,12 @@ from arobust_otel.receiver.intake import Intake
 from arobust_otel.receiver.limits import ReceiverLimits
 from arobust_otel.receiver.server import HttpServer, Tls
 
+if TYPE_CHECKING:
+    from arobust_otel.receiver.grpc_server import GrpcServer
+
 LOCK_SECONDS = 15.0  # how long the receiver before this one may take to end
 DRAIN_SECONDS = 5.0
+BIND_SECONDS = 1.0  # between two attempts to get the port of gRPC
 JUDGE_SECONDS = 15.0  # how long the judge may go on handing in outputs after the drain
 
 
@@ -59,6 +64,8 @@ class ReceiveRole:
         listener = socket.socket(fileno=orders.handles["otlp_http"])
         tls = Tls(settings.tls_certificate, settings.tls_key)
         self.server = HttpServer(self.app, listener, self.limits, tls)
+        self.grpc_state = "starts"
+        self.grpc_idle, self.grpc = self._grpc(orders.handles["otlp_grpc"], tls)
         self.outputs = OutputsServer(layout.outputs_socket, self.intake, self.status)
 
     def status(self) -> dict[str, Any]:
@@ -68,6 +75,7 @@ class ReceiveRole:
             "next_offset": self.appender.next_offset,
             "recovered_bytes": self.appender.recovered_bytes,
             "commits": self.commit.commits,
+            "otlp_grpc": self.grpc_state,
             **self.app.counts(),
         }
 
@@ -78,10 +86,12 @@ class ReceiveRole:
         await self.intake.note(Kind.MASTER_STARTED, json.dumps(versions(), sort_keys=True).encode())
         await self.outputs.start()
         await self.server.start()
+        binding = await self._start_grpc()
         ticks = asyncio.create_task(self._tick())
         control.say(READY)
         await either(control.stop, self.commit.failed)
         ticks.cancel()
+        binding.cancel()
         await self._drain()
         control.say(DRAINED)
         if not self.commit.failed.is_set():
@@ -100,10 +110,49 @@ class ReceiveRole:
             await asyncio.sleep(due - loop.time())
 
     async def _drain(self) -> None:
-        """Answer what is in flight; what comes now is sent away with 503."""
+        """Answer what is in flight; what comes now is sent away with 503 or UNAVAILABLE."""
         self.app.draining = True
-        await either(self.app.idle, timeout_seconds=DRAIN_SECONDS)
-        await self.server.stop()
+        await self.grpc.drain()
+        await asyncio.wait(
+            [asyncio.create_task(idle.wait()) for idle in (self.app.idle, self.grpc_idle)],
+            timeout=DRAIN_SECONDS,
+        )
+        await asyncio.gather(self.server.stop(), self.grpc.stop())
+
+    def _grpc(self, handle: int, tls: Tls) -> tuple[asyncio.Event, GrpcServer]:
+        """The gRPC server for the address that the master holds.
+
+        gRPC is imported here, in the one process that needs it: its threads do not survive a fork.
+        """
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes a line for every client that misbehaves
+        from arobust_otel.receiver.grpc_server import GrpcReceiver, GrpcServer
+
+        held = socket.socket(fileno=handle)
+        address = Address(*held.getsockname()[:2])
+        held.detach()
+        receiver = GrpcReceiver(self.intake, self.limits, self.app.budget, self.settings.token)
+        return receiver.idle, GrpcServer(receiver, address, self.limits, tls)
+
+    async def _start_grpc(self) -> asyncio.Task[None]:
+        """Start gRPC; where another program has its port now, go on without it and try again."""
+        if not await self._try_grpc():
+            log.error("receive: OTLP/gRPC: %s; choose with --otlp-grpc HOST:PORT", self.grpc_state)
+        return asyncio.create_task(self._keep_trying_grpc())
+
+    async def _keep_trying_grpc(self) -> None:
+        while self.grpc_state != "ok":
+            await asyncio.sleep(BIND_SECONDS)
+            if await self._try_grpc():
+                log.info("receive: OTLP/gRPC is served now")
+
+    async def _try_grpc(self) -> bool:
+        try:
+            await self.grpc.start()
+        except OSError as error:
+            self.grpc_state = str(error)
+            return False
+        self.grpc_state = "ok"
+        return True
 
 
 async def run_receive(orders: Orders, control: Control) -> int:

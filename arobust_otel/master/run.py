@@ -23,6 +23,8 @@ from arobust_otel.master.supervisor import RoleFailed, Supervisor
 from arobust_otel.master.wire import DEFAULT_ENGINE, Orders
 from arobust_otel.receiver.auth import require_protection
 
+SERVED = ("otlp_http", "otlp_grpc", "api")
+
 
 def run(settings: MasterSettings, engine: str = DEFAULT_ENGINE) -> int:
     """Run a master until SIGTERM or SIGINT.
@@ -45,8 +47,8 @@ def run(settings: MasterSettings, engine: str = DEFAULT_ENGINE) -> int:
     lock = layout.lock()
     listeners: dict[str, socket.socket] = {}
     try:
-        for key, address in (("otlp_http", settings.otlp_http), ("api", settings.api)):
-            listeners[key] = _bind(key, address)
+        for key in SERVED:
+            listeners[key] = _bind(key, getattr(settings, key))
         return asyncio.run(_run(settings, engine, lock, listeners))
     finally:
         for listener in listeners.values():
@@ -57,8 +59,8 @@ def run(settings: MasterSettings, engine: str = DEFAULT_ENGINE) -> int:
 
 def _check(settings: MasterSettings, engine: str) -> None:
     tls = bool(settings.tls_certificate and settings.tls_key)
-    for key, address in (("otlp_http", settings.otlp_http), ("api", settings.api)):
-        require_protection(key, address.host, token=settings.token, tls=tls)
+    for key in SERVED:
+        require_protection(key, getattr(settings, key).host, token=settings.token, tls=tls)
     for key, path in (("tls_certificate", settings.tls_certificate), ("tls_key", settings.tls_key)):
         if path and not os.access(path, os.R_OK):
             raise ConfigurationError(key, path, "a PEM file that can be read")
@@ -75,13 +77,18 @@ def _check(settings: MasterSettings, engine: str) -> None:
 
 
 def _bind(key: str, address: Address) -> socket.socket:
-    """A listening socket that the roles inherit: a role that is started again loses no connection attempt."""
+    """A listening socket that the roles inherit: a role that is started again loses no connection attempt.
+
+    gRPC cannot take one over: its socket is bound and never listens. It keeps the port from everybody but a
+    server that is told to bind there, while the role that does is away.
+    """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        if key != "otlp_grpc":
+            listener.listen(2048)
     except OSError as error:
         listener.close()
         raise _unusable(key, address, error) from None
@@ -133,8 +140,9 @@ class _Announcer:
 
     def __init__(self, settings: MasterSettings, listeners: dict[str, socket.socket]) -> None:
         scheme = "https" if settings.tls_certificate else "http"
+        places = {key: str(Address(*listener.getsockname()[:2])) for key, listener in listeners.items()}
         self.urls = {
-            key: f"{scheme}://{Address(*listener.getsockname()[:2])}" for key, listener in listeners.items()
+            key: place if key == "otlp_grpc" else f"{scheme}://{place}" for key, place in places.items()
         }
         self.layout = Layout(settings.data_dir)
         self.supervisor: Supervisor | None = None
@@ -145,8 +153,9 @@ class _Announcer:
         self.ready = True
         self.announce()
         log.info(
-            "master ready: OTLP/HTTP on %s, queries on %s, data in %s",
+            "master ready: OTLP/HTTP on %s, OTLP/gRPC on %s, queries on %s, data in %s",
             self.urls["otlp_http"],
+            self.urls["otlp_grpc"],
             self.urls["api"],
             self.layout.data_dir,
         )

@@ -42,7 +42,7 @@ def _settings(values: dict[str, Any]) -> MasterSettings:
     known = {item.name for item in fields(MasterSettings)}
     values = {name: value for name, value in values.items() if name in known}
     values["data_dir"] = Path(values["data_dir"])
-    values["otlp_http"] = Address(*values["otlp_http"])
-    values["api"] = Address(*values["api"])
+    for name in ("otlp_http", "otlp_grpc", "api"):
+        values[name] = Address(*values[name])
     values["forwarders"] = tuple(ForwarderSettings(**item) for item in values["forwarders"])
     return MasterSettings(**values)

@@ -314,9 +314,7 @@ JOURNAL_WRITABLE = _define(
 MASTER_UP = _define(
     "arobust.master.up", GAUGE, "{role}", "1 where the process of a role runs, by arobust.master.role"
 )
-MASTER_INCIDENTS = _define(
-    "arobust.master.incidents", GAUGE, "{incident}", "open incidents, by arobust.severity"
-)
+JUDGE_LAG = _define("arobust.judge.lag", GAUGE, "s", "age of the newest record that was judged, 0 at the end")
 JOURNAL_SIZE = _define("arobust.journal.size", GAUGE, "By", "size of the journal's segments")
 JOURNAL_RECORDS = _define(
     "arobust.journal.records", COUNTER, "{record}", "offset of the journal's next record"
@@ -511,7 +509,7 @@ RULE = _define("arobust.rule", ATTRIBUTE, "", "rule that made a verdict")
 CAUSE = _define("arobust.cause", ATTRIBUTE, "", "cause code of a verdict")
 SEVERITY = _define("arobust.severity", ATTRIBUTE, "", "critical, warning or info: severity of a cause")
 FORWARDER = _define("arobust.forwarder", ATTRIBUTE, "", "name of a forwarder in the configuration")
-STREAM = _define("arobust.stream", ATTRIBUTE, "", "what a forwarder delivers: bulk or incidents")
+STREAM = _define("arobust.stream", ATTRIBUTE, "", "bulk or incidents: what a forwarder delivers")
 MASTER_ROLE = _define("arobust.master.role", ATTRIBUTE, "", "receive, judge or deliver")
 INCIDENT_STATUS = _define("arobust.incident.status", ATTRIBUTE, "", "pending, open or resolved")
 INCIDENT_GRADE = _define("arobust.incident.grade", ATTRIBUTE, "", "how good the evidence of a verdict is")

@@ -6,7 +6,7 @@ from enum import Enum
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from arobust_otel.otlp.messages import REJECTED, RESPONSES
@@ -60,17 +60,33 @@ def success(signal: str, encoding: Encoding, rejected: int = 0, message: str = "
 
 def failure(status: int, encoding: Encoding, message: str) -> bytes:
     """Body of a 4xx or 5xx: google.rpc.Status; a 400 carries a BadRequest that says the same."""
-    text = _short(message)
-    body = Status(code=_CODES.get(status, _UNKNOWN), message=text)
+    return _encode(rpc_status(status, message), encoding)
+
+
+def rpc_status(
+    status: int, message: str, retry: RetryInfo | None = None, limit: int = MAX_MESSAGE_CHARACTERS
+) -> Status:
+    """google.rpc.Status of an HTTP status; its code is the one that gRPC answers with.
+
+    Args:
+        status: the HTTP status.
+        message: what a person should read, cut to `limit` characters.
+        retry: when the same request may succeed, a detail of its own.
+        limit: as above; what travels in the trailers of gRPC must be short.
+    """
+    text = _short(message, limit)
+    found = Status(code=_CODES.get(status, _UNKNOWN), message=text)
     if status == 400:
         violation = BadRequest.FieldViolation(field="body", description=text)
-        body.details.add().Pack(BadRequest(field_violations=[violation]))
-    return _encode(body, encoding)
+        found.details.add().Pack(BadRequest(field_violations=[violation]))
+    if retry is not None:
+        found.details.add().Pack(retry)
+    return found
 
 
-def _short(message: str) -> str:
+def _short(message: str, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
     """Cut, and without lone surrogates, which protobuf refuses."""
-    return message[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
+    return message[:limit].encode("utf-8", "replace").decode()
 
 
 def _encode(message: Message, encoding: Encoding) -> bytes:

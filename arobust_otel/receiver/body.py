@@ -37,24 +37,27 @@ class Budget:
         self.held_bytes -= size_bytes
 
 
-class _Deadline:
+class Deadline:
     """Cancels the current task at a time; cheaper than a task for every portion of every body."""
 
-    def __init__(self, limits: ReceiverLimits) -> None:
+    def __init__(self, total_seconds: float, idle_seconds: float) -> None:
+        """`idle_seconds` may pass without `progress`, `total_seconds` in any case."""
         self.expired = False
         self._loop = asyncio.get_running_loop()
-        self._idle_seconds = limits.body_idle_seconds
-        self._end = self._loop.time() + limits.body_seconds
+        self._idle_seconds = idle_seconds
+        self._end = self._loop.time() + total_seconds
         self._task = asyncio.current_task()
         self._handle = self._loop.call_at(self._end, self._expire)
         self.progress()
 
     def progress(self) -> None:
+        """A portion came."""
         self._handle.cancel()
         when = min(self._end, self._loop.time() + self._idle_seconds)
         self._handle = self._loop.call_at(when, self._expire)
 
     def cancel(self) -> None:
+        """It was kept."""
         self._handle.cancel()
 
     def _expire(self) -> None:
@@ -81,7 +84,7 @@ class BodyReader:
         if not self.budget.take(declared):
             raise self._overload()
         body = _Body(self, limit_bytes, declared)
-        deadline = _Deadline(self.limits)
+        deadline = Deadline(self.limits.body_seconds, self.limits.body_idle_seconds)
         try:
             await body.fill(receive, deadline)
         except asyncio.CancelledError:
@@ -115,7 +118,7 @@ class _Body:
         self.size_bytes = 0
         self.parts: list[bytes] = []
 
-    async def fill(self, receive: Receive, deadline: _Deadline) -> None:
+    async def fill(self, receive: Receive, deadline: Deadline) -> None:
         more = True
         while more:
             message = await receive()

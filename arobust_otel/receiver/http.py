@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from arobust_otel.model import heartbeat as heartbeats
+from arobust_otel.model.wire_names import BATCH_ID_HEADER
 from arobust_otel.otlp.status import Encoding, encoding_of, success
 from arobust_otel.receiver.answers import Answer, Refusal, json_answer, refusal_answer
 from arobust_otel.receiver.auth import is_authorised
-from arobust_otel.receiver.body import BodyReader, ClientGone, Receive, Scope
+from arobust_otel.receiver.body import BodyReader, Budget, ClientGone, Receive, Scope
+from arobust_otel.receiver.counts import HEARTBEAT, HTTP, OTHER
 from arobust_otel.receiver.intake import Intake, Upload
 from arobust_otel.receiver.limits import ReceiverLimits
 
@@ -24,7 +26,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 SIGNAL_OF_PATH = {"/v1/metrics": "metrics", "/v1/logs": "logs", "/v1/traces": "traces"}
 HEALTH_PATH = "/healthz"
 POSTED = frozenset((*SIGNAL_OF_PATH, heartbeats.PATH))
-MAX_PEERS = 1000  # peers counted by address; the rest is counted together
+_BATCH_ID = BATCH_ID_HEADER.encode()
 
 
 class ReceiverApp:
@@ -40,12 +42,15 @@ class ReceiverApp:
         self.idle.set()
         self._in_flight = 0
         self.statuses: Counter[str] = Counter()
-        self.peers: Counter[str] = Counter()
-        self.rejected_items = 0
         self._intake = intake
         self._limits = limits
         self._token = token
         self._bodies = BodyReader(limits)
+
+    @property
+    def budget(self) -> Budget:
+        """Bytes that may be held at one time; a server of another protocol shares it."""
+        return self._bodies.budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -57,6 +62,7 @@ class ReceiverApp:
             answer = await self._answer(scope, headers, encoding, receive)
         except Refusal as refusal:
             answer = refusal_answer(refusal, encoding or Encoding.JSON)
+            self._intake.counts.refused(HTTP, _counted_as(scope["path"]), str(refusal.status))
         except ClientGone:
             return
         finally:
@@ -67,11 +73,10 @@ class ReceiverApp:
         await respond(send, answer)
 
     def counts(self) -> dict[str, Any]:
-        """Numbers for the status page, by path and status, and by peer."""
+        """Numbers for the status page, by path and status, and over both protocols."""
         return {
             "statuses": dict(self.statuses),
-            "peers": dict(self.peers),
-            "rejected_items": self.rejected_items,
+            **self._intake.counts.status(),
             "in_flight_bytes": self._bodies.budget.held_bytes,
             "dropped_ticks": self._intake.dropped_ticks,
             "expired_commands": self._intake.commands.expired,
@@ -93,7 +98,7 @@ class ReceiverApp:
             raise Refusal(401, "no valid bearer token", headers=((b"www-authenticate", b"Bearer"),))
         if encoding is None:
             raise Refusal(415, "Content-Type is neither application/x-protobuf nor application/json")
-        peer = self._count_peer(scope)
+        peer = self._intake.counts.peer(_peer(scope))
         if path == heartbeats.PATH:
             return await self._heartbeat(headers, encoding, receive)
         return await self._telemetry((SIGNAL_OF_PATH[path], peer), headers, encoding, receive)
@@ -104,12 +109,12 @@ class ReceiverApp:
         signal, peer = source
         body = await self._bodies.read(headers, receive, self._limits.body_bytes)
         try:
-            upload = Upload(signal, body, encoding, _content_encoding(headers), peer)
-            validated = await self._intake.telemetry(upload)
+            batch = headers.get(_BATCH_ID, b"").decode("latin-1")
+            upload = Upload(signal, body, encoding, _content_encoding(headers), peer, batch)
+            taken = await self._intake.telemetry(upload)
         finally:
             self._bodies.release(len(body))
-        self.rejected_items += validated.rejected
-        answer = success(signal, encoding, validated.rejected, validated.message)
+        answer = success(signal, encoding, taken.rejected, taken.message)
         return Answer(200, answer, encoding.value)
 
     async def _heartbeat(self, headers: dict[bytes, bytes], encoding: Encoding, receive: Receive) -> Answer:
@@ -120,6 +125,7 @@ class ReceiverApp:
             reply = await self._intake.heartbeat(body, _content_encoding(headers))
         finally:
             self._bodies.release(len(body))
+        self._intake.counts.accepted(HTTP, HEARTBEAT)
         return json_answer(200, heartbeats.encode(reply))
 
     def _health(self, method: str) -> Answer:
@@ -129,12 +135,14 @@ class ReceiverApp:
             raise Refusal(503, "the master is about to end", self._limits.retry_after_seconds)
         return json_answer(200, b'{"status":"ok"}')
 
-    def _count_peer(self, scope: Scope) -> str:
-        client = scope.get("client")
-        peer = str(client[0]) if client else "unix"
-        known = peer in self.peers or len(self.peers) < MAX_PEERS
-        self.peers[peer if known else "other"] += 1
-        return peer
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unix"
+
+
+def _counted_as(path: str) -> str:
+    return HEARTBEAT if path == heartbeats.PATH else SIGNAL_OF_PATH.get(path, OTHER)
 
 
 def _content_encoding(headers: dict[bytes, bytes]) -> str:

@@ -1,6 +1,6 @@
 """From the bytes of one request to the journal: inflate, convert, validate, append, wait until durable.
 
-No socket here: `http` calls this, and a gRPC server will.
+No socket here: `http` and `grpc_server` call this.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from arobust_otel.errors import DecodeError, JournalError
-from arobust_otel.journal import Appender, Kind
+from arobust_otel.journal import Appender, Kind, Source
 from arobust_otel.model.heartbeat import Command, Heartbeat, Reply, decode_heartbeat
 from arobust_otel.otlp.json import to_protobuf
 from arobust_otel.otlp.limits import BodyTooLarge, UnknownEncoding, inflate
@@ -21,20 +21,37 @@ from arobust_otel.otlp.validate import Validated, validate
 from arobust_otel.receiver.answers import Refusal
 from arobust_otel.receiver.commands import CommandTable
 from arobust_otel.receiver.commit import GroupCommit
+from arobust_otel.receiver.counts import HTTP, ReceiverCounts
 from arobust_otel.receiver.limits import ReceiverLimits
+from arobust_otel.receiver.repeats import Repeats, batch_id_of
 
 CHECKS_AT_ONE_TIME = 2  # of large bodies, in threads: each may hold `body_bytes` of inflated data
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One request as it was received. `sender` is the peer's address."""
+    """One request as it was received. `sender` is the peer's address, `batch_id` what it named its batch."""
 
     signal: str
     body: bytes
     encoding: Encoding
     content_encoding: str
     sender: str
+    batch_id: str = ""
+    protocol: str = HTTP
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a request: it is durable, but for `rejected` items that are bad for ever.
+
+    `message` says why they were rejected. A `repeated` one was durable before: what was rejected then was
+    said then.
+    """
+
+    rejected: int = 0
+    message: str = ""
+    repeated: bool = False
 
 
 class Intake:
@@ -50,6 +67,8 @@ class Intake:
     ) -> None:
         """`clock` gives the receive time in nanoseconds since the epoch."""
         self.appender = appender
+        self.counts = ReceiverCounts(clock())
+        self.repeats = Repeats()
         self.commands = CommandTable()
         self.dropped_ticks = 0
         self._commit = commit
@@ -57,18 +76,60 @@ class Intake:
         self._heartbeat_seconds = heartbeat_seconds
         self._clock = clock
         self._checks = asyncio.Semaphore(CHECKS_AT_ONE_TIME)
+        self._finishing: set[asyncio.Task[bool]] = set()
 
-    async def telemetry(self, upload: Upload) -> Validated:
-        """Take one export request; what it returns is durable.
+    async def telemetry(self, upload: Upload) -> Taken:
+        """Take one export request, once: what it returns is durable.
 
         Raises:
             Refusal: 400, 413 or 415 where it will never be accepted, 503 where the journal takes nothing now.
         """
-        validated = await self._check(upload)
-        if validated.items:
-            self._append(Kind.REQUEST, validated.body, upload.signal, upload.sender)
+        batch = self._batch(upload)
+        key = (upload.signal, batch)
+        if batch and not await self.repeats.begin(key):
+            self.counts.accepted(upload.protocol, upload.signal, repeated=True)
+            return Taken(repeated=True)
+        appended = False
+        try:
+            validated = await self._check(upload)
+            if validated.items:
+                source = Source(upload.signal, upload.sender, batch)
+                self._append(Kind.REQUEST, validated.body, source)
+                appended = True
+                await self._kept(key)
+        finally:
+            if batch and not appended:
+                self.repeats.end(key, durable=False)
+        self.counts.accepted(upload.protocol, upload.signal)
+        self.counts.taken(upload.protocol, upload.signal, len(validated.body), validated.rejected)
+        return Taken(validated.rejected, validated.message)
+
+    def _batch(self, upload: Upload) -> str:
+        if not upload.batch_id:
+            return ""
+        batch = batch_id_of(upload.batch_id)
+        if not batch:
+            self.counts.invalid_batch_id(upload.protocol)
+        return batch
+
+    async def _kept(self, key: tuple[str, str]) -> None:
+        """Wait until it is durable. A client that goes away meanwhile changes nothing about its batch."""
+        if not key[1]:
             await self._durable()
-        return validated
+            return
+        task = asyncio.create_task(self._finish(key))
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        if not await asyncio.shield(task):
+            raise self._unavailable(JournalError("what was appended may be lost"))
+
+    async def _finish(self, key: tuple[str, str]) -> bool:
+        durable = False
+        with suppress(JournalError):
+            await self._commit.wait()
+            durable = True
+        self.repeats.end(key, durable=durable)
+        return durable
 
     async def heartbeat(self, body: bytes, content_encoding: str) -> Reply:
         """Take one heartbeat; the reply carries the commands that wait for its agent.
@@ -78,7 +139,7 @@ class Intake:
         """
         plain = _inflated(content_encoding, body, self._limits.heartbeat_bytes)
         heartbeat = _parsed_heartbeat(plain)
-        self._append(Kind.HEARTBEAT, plain, "", heartbeat.agent)
+        self._append(Kind.HEARTBEAT, plain, Source(sender=heartbeat.agent))
         await self._durable()
         commands = self.commands.fetch(heartbeat, time.monotonic())
         return Reply(interval_seconds=self._heartbeat_seconds, commands=commands)
@@ -100,7 +161,7 @@ class Intake:
         Raises:
             Refusal: 503, the journal takes nothing now.
         """
-        offset = self._append(Kind.OUTPUT, payload, "", "judge")
+        offset = self._append(Kind.OUTPUT, payload, Source(sender="judge"))
         await self._durable()
         if command is not None:
             self.commands.add(command, age_seconds, time.monotonic())
@@ -108,7 +169,7 @@ class Intake:
 
     async def note(self, kind: Kind, payload: bytes) -> int:
         """Append a record about the master itself and wait until it is durable."""
-        offset = self._append(kind, payload, "", "master")
+        offset = self._append(kind, payload, Source(sender="master"))
         await self._durable()
         return offset
 
@@ -121,11 +182,9 @@ class Intake:
         async with self._checks:
             return await asyncio.to_thread(_inflated_and_validated, upload, self._limits.body_bytes)
 
-    def _append(self, kind: Kind, payload: bytes, signal: str, sender: str) -> int:
+    def _append(self, kind: Kind, payload: bytes, source: Source) -> int:
         try:
-            return self.appender.append(
-                kind, payload, received_ns=self._clock(), signal=signal, sender=sender
-            )
+            return self.appender.append(kind, payload, received_ns=self._clock(), source=source)
         except JournalError as error:
             raise self._unavailable(error) from error
 

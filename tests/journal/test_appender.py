@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arobust_otel.errors import JournalError, JournalLocked
-from arobust_otel.journal import Appender, Kind, Reader, Record
+from arobust_otel.journal import Appender, Kind, Reader, Record, Source
 from arobust_otel.journal.format import HEADER_BYTES, SEGMENT_BYTES
 from arobust_otel.journal.segments import first_offsets, segment_path
 
@@ -32,7 +32,9 @@ def fill(appender: Appender, count: int, payload: bytes = b"payload") -> None:
 
 def test_what_is_appended_is_read_with_every_field(tmp_path: Path) -> None:
     with Appender.open(tmp_path / "j") as appender:
-        first = appender.append(Kind.REQUEST, b"\x00bytes", received_ns=7, signal="logs", sender="node-ä/job")
+        first = appender.append(
+            Kind.REQUEST, b"\x00bytes", received_ns=7, source=Source("logs", "node-ä/job")
+        )
         second = appender.append(Kind.HEARTBEAT, b"", received_ns=8)
         assert (first, second, appender.next_offset) == (0, 1, 2)
     assert read_all(tmp_path / "j") == [
@@ -106,7 +108,7 @@ def test_torn_tail_is_cut_off_at_every_byte_and_whole_records_stay(tmp_path: Pat
     with Appender.open(tmp_path / "whole") as appender:
         ends = []
         for number in range(4):
-            appender.append(Kind.OUTPUT, b"x" * (number * 5), received_ns=number, signal="logs", sender="s")
+            appender.append(Kind.OUTPUT, b"x" * (number * 5), received_ns=number, source=Source("logs", "s"))
             if after_sync:
                 appender.sync()
             ends.append(segment_path(tmp_path / "whole", 0).stat().st_size)
@@ -238,9 +240,9 @@ def test_segment_with_a_foreign_header_is_refused_and_the_lock_released(tmp_path
 def test_too_long_records_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with Appender.open(tmp_path) as appender:
         with pytest.raises(JournalError, match="too long"):
-            appender.append(Kind.REQUEST, b"", received_ns=0, sender="s" * 70_000)
+            appender.append(Kind.REQUEST, b"", received_ns=0, source=Source(sender="s" * 70_000))
         with pytest.raises(JournalError, match="too long"):
-            appender.append(Kind.REQUEST, b"", received_ns=0, signal="s" * 256)
+            appender.append(Kind.REQUEST, b"", received_ns=0, source=Source("s" * 256))
         fill(appender, 1)
     assert len(read_all(tmp_path)) == 1
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
-from arobust_otel.journal import Appender, Kind, Reader
+from arobust_otel.journal import Appender, Kind, Reader, Source
 from arobust_otel.journal.format import RecordHeader
 
-Plain = tuple[int, int, int, str, str, bytes]
+Plain = tuple[int, int, int, str, str, str, bytes]
 
 
 def read_by_the_page(folder: Path) -> Iterator[Plain]:
@@ -18,7 +18,7 @@ def read_by_the_page(folder: Path) -> Iterator[Plain]:
     while name is not None:
         data = (folder / f"{name:020d}.segment").read_bytes()
         magic, first, _floor, salt, checksum = struct.unpack_from("<8sQqII", data)
-        assert (magic, first, checksum) == (b"AROBJRN1", name, crc32(data[:28]))
+        assert (magic, first, checksum) == (b"AROBJRN2", name, crc32(data[:28]))
         at, name = 32, None
         while at < len(data):
             magic, header_crc, content_crc, length, offset, durable, received, kind, signal, sender = (
@@ -34,18 +34,24 @@ def read_by_the_page(folder: Path) -> Iterator[Plain]:
                 name = offset
                 break
             names = content[:signal].decode(), content[signal : signal + sender].decode()
-            yield offset, received, kind, *names, content[signal + sender :]
+            rest = content[signal + sender :]
+            batch = rest[:16] if kind & 128 else b""
+            yield offset, received, kind & 127, *names, batch.hex(), rest[len(batch) :]
 
 
 def test_reader_made_from_the_page_reads_the_same(tmp_path: Path) -> None:
     with Appender.open(tmp_path, segment_bytes=500) as appender:
         for number in range(40):
             payload = b"x" * number
-            appender.append(Kind(number % 6 + 1), payload, received_ns=number, signal="logs", sender="nöde")
+            source = Source("logs", "nöde", f"{number:032x}" if number % 3 else "")
+            appender.append(Kind(number % 6 + 1), payload, received_ns=number, source=source)
             if number % 4 == 0:
                 appender.sync()
     with Reader(tmp_path) as reader:
-        ours = [(r.offset, r.received_ns, int(r.kind), r.signal, r.sender, r.payload) for r in reader.read()]
+        ours = [
+            (r.offset, r.received_ns, int(r.kind), r.signal, r.sender, r.batch, r.payload)
+            for r in reader.read()
+        ]
     assert list(read_by_the_page(tmp_path)) == ours
     assert len(ours) == 40
 

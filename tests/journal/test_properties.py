@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arobust_otel.errors import JournalError
-from arobust_otel.journal import Appender, Kind, Reader, Record
+from arobust_otel.journal import Appender, Kind, Reader, Record, Source
 from arobust_otel.journal.segments import first_offsets, segment_path
 
 entries = st.lists(
@@ -37,7 +37,7 @@ def read_all(folder: Path) -> list[Record]:
 def write(folder: Path, given_entries: list[tuple[Kind, bytes, int, str, str, bool]], size: int) -> None:
     with Appender.open(folder, segment_bytes=size) as appender:
         for kind, payload, received_ns, signal, sender, sync in given_entries:
-            appender.append(kind, payload, received_ns=received_ns, signal=signal, sender=sender)
+            appender.append(kind, payload, received_ns=received_ns, source=Source(signal, sender))
             if sync:
                 appender.sync()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from arobust_otel.errors import JournalError
-from arobust_otel.journal import Appender, Kind, Reader
+from arobust_otel.journal import Appender, Kind, Reader, Source
 from arobust_otel.journal.format import (
     HEADER_BYTES,
     RECORD_MAGIC,
@@ -180,7 +180,7 @@ def test_reading_after_close_goes_on(tmp_path: Path) -> None:
 def raw(folder: Path, kind: int, names: tuple[bytes, bytes], salt: int = 5) -> None:
     """A whole record that our appender would not write."""
     header = SegmentHeader(0, 0, salt)
-    head, body = pack_record(Stamp(0, 0, 1, kind), ("aa", "bb"), b"payload", salt)
+    head, body = pack_record(Stamp(0, 0, 1, kind), Source("aa", "bb"), b"payload", salt)
     data = head.replace(b"aabb", b"".join(names)) + body
     parsed = RecordHeader.parse(data, salt)
     assert parsed is not None
@@ -200,7 +200,7 @@ def test_text_that_is_not_utf8_is_a_journal_error() -> None:
 
 
 def test_header_whose_lengths_contradict_each_other_is_no_header() -> None:
-    head, _ = pack_record(Stamp(0, 0, 0, 1), ("metrics", ""), b"", 0)
+    head, _ = pack_record(Stamp(0, 0, 0, 1), Source("metrics"), b"", 0)
     assert RecordHeader.parse(head, 0) is not None
     assert RecordHeader.parse(RECORD_MAGIC + bytes(40), 0) is None
     assert SegmentHeader.parse(b"short") is None

@@ -44,7 +44,8 @@ def until(what: str, condition: Callable[[], Any], seconds: float = 60.0) -> Any
 
 def settings_for(data_dir: Path, **changes: Any) -> MasterSettings:
     """A fast master: ten ticks a second, each of which stands for a second."""
-    values = {"otlp_http": ANY, "api": ANY, "tick_seconds": 0.1, "engine": {"tick_seconds": 1.0}, **changes}
+    values = {"otlp_http": ANY, "otlp_grpc": ANY, "api": ANY, "tick_seconds": 0.1}
+    values |= {"engine": {"tick_seconds": 1.0}, **changes}
     return MasterSettings(data_dir=data_dir, **values)
 
 

@@ -11,8 +11,10 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+from arobust_otel.checked import Address
 from arobust_otel.journal import Appender, Reader, Record
 from arobust_otel.receiver.commit import GroupCommit
+from arobust_otel.receiver.grpc_server import GrpcReceiver, GrpcServer
 from arobust_otel.receiver.http import ReceiverApp
 from arobust_otel.receiver.intake import Intake
 from arobust_otel.receiver.limits import ReceiverLimits
@@ -20,7 +22,7 @@ from arobust_otel.receiver.server import HttpServer
 
 
 class Receiver:
-    """`port` serves; `call` runs a coroutine in its loop."""
+    """`port` serves HTTP, `grpc_port` gRPC; `call` runs a coroutine in its loop."""
 
     def __init__(self, folder: Path, limits: ReceiverLimits, token: str = "") -> None:
         self.folder = folder
@@ -39,10 +41,15 @@ class Receiver:
         self.intake = Intake(self.appender, self.commit, self.limits)
         self.app = ReceiverApp(self.intake, self.limits, self.token)
         server = HttpServer(self.app, self.listener, self.limits)
+        self.grpc_app = GrpcReceiver(self.intake, self.limits, self.app.budget, self.token)
+        self.grpc = GrpcServer(self.grpc_app, Address("127.0.0.1", 0), self.limits)
         await server.start()
+        await self.grpc.start()
+        self.grpc_port = self.grpc.port
         self.ready.set()
         await self.end.wait()
         await server.stop()
+        await self.grpc.stop()
         self.commit.close()
         self.appender.close()
 
