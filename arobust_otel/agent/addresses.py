@@ -1,7 +1,7 @@
 """Where the master is: what an address means, and several of them as one way.
 
-``http://`` and ``https://`` mean OTLP/HTTP; a bare ``host:port``, ``grpc://`` and, with TLS, ``grpcs://`` mean
-OTLP/gRPC. Which environment variable counts is decided by `resolve_master` alone.
+``http://`` and ``https://`` mean OTLP/HTTP; a bare ``host:port``, ``grpc://`` and, with TLS, ``grpcs://``
+mean OTLP/gRPC. Which environment variable counts is decided by `resolve_master` alone.
 """
 
 from __future__ import annotations
@@ -174,9 +174,11 @@ class Failover:
         return sum(transport.bytes_raw for transport in self._made.values())
 
     @property
-    def bytes_sent(self) -> int:
+    def bytes_sent(self) -> int | None:
         """See `Transport.bytes_sent`."""
-        return sum(transport.bytes_sent for transport in self._made.values())
+        sent = [transport.bytes_sent for transport in self._made.values()]
+        known = [size for size in sent if size is not None]
+        return sum(known) if len(known) == len(sent) else None
 
     def send(self, signal: str, payload: Any, deadline_seconds: float, batch_id: str = "") -> Answer:
         """See `Transport.send`; while time is left, a way that fails retryably is followed by the next."""

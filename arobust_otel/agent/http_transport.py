@@ -7,7 +7,6 @@ retries, so a retryable answer reaches the exporter as an error that it gives up
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import zlib
@@ -16,14 +15,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
-from google.protobuf.message import DecodeError
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from requests.adapters import HTTPAdapter
 
 from arobust_otel.agent.transport import (
@@ -31,6 +26,7 @@ from arobust_otel.agent.transport import (
     Answer,
     PoisonedBatch,
     base_url,
+    partial_success,
     silence_exporter_loggers,
 )
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
@@ -43,12 +39,6 @@ _EXPORTERS: dict[str, Any] = {
     "metrics": OTLPMetricExporter,
     "logs": OTLPLogExporter,
     "traces": OTLPSpanExporter,
-}
-# response message, its field of rejected items, and the same field in JSON
-_RESPONSES: dict[str, tuple[Any, str, str]] = {
-    "metrics": (ExportMetricsServiceResponse, "rejected_data_points", "rejectedDataPoints"),
-    "logs": (ExportLogsServiceResponse, "rejected_log_records", "rejectedLogRecords"),
-    "traces": (ExportTraceServiceResponse, "rejected_spans", "rejectedSpans"),
 }
 
 
@@ -203,19 +193,6 @@ def judge(signal: str, seen: _Seen) -> Answer:
     if seen.status in CONTENT_STATUSES:
         raise PoisonedBatch(seen.reason)
     raise PermanentDelivery(seen.reason)
-
-
-def partial_success(signal: str, body: bytes, is_json: bool = False) -> Answer:
-    """Rejected items and the reason in the answer to an export; an answer that is none says nothing."""
-    message_type, field, json_field = _RESPONSES[signal]
-    try:
-        if is_json:
-            partial = json.loads(body or b"{}").get("partialSuccess") or {}
-            return Answer(int(partial.get(json_field, 0)), str(partial.get("errorMessage", "")))
-        partial = message_type.FromString(body).partial_success
-        return Answer(int(getattr(partial, field)), partial.error_message)
-    except (ValueError, AttributeError, TypeError, DecodeError):
-        return Answer()
 
 
 def retry_after(value: str | None, now: float) -> float | None:

@@ -6,16 +6,27 @@ them are one way, stands in `addresses`.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
 from arobust_otel.errors import ConfigurationError, PermanentDelivery
 
-SIGNALS = ("metrics", "logs", "traces")
 # A server's hint is followed at most so long: the queue must not stand still for an hour.
 MAX_HINT_SECONDS = 60.0
+# response message, its field of rejected items, and the same field in JSON
+_RESPONSES: dict[str, tuple[Any, str, str]] = {
+    "metrics": (ExportMetricsServiceResponse, "rejected_data_points", "rejectedDataPoints"),
+    "logs": (ExportLogsServiceResponse, "rejected_log_records", "rejectedLogRecords"),
+    "traces": (ExportTraceServiceResponse, "rejected_spans", "rejectedSpans"),
+}
 
 
 class PoisonedBatch(PermanentDelivery):
@@ -39,8 +50,8 @@ class Transport(Protocol):
         ...
 
     @property
-    def bytes_sent(self) -> int:
-        """Bytes of all requests so far as they went out, without headers; tries count each."""
+    def bytes_sent(self) -> int | None:
+        """Bytes of all requests so far as they went out, without headers; None where that is not seen."""
         ...
 
     def send(self, signal: str, payload: Any, deadline_seconds: float, batch_id: str = "") -> Answer:
@@ -79,6 +90,19 @@ def base_url(master: str) -> str:
         expected = "a URL of HTTP (a bare host:port means OTLP/gRPC), such as http://host:4318"
         raise ConfigurationError("master", master, expected)
     return master.rstrip("/")
+
+
+def partial_success(signal: str, body: bytes, is_json: bool = False) -> Answer:
+    """Rejected items and the reason in the answer to an export; an answer that is none says nothing."""
+    message_type, field, json_field = _RESPONSES[signal]
+    try:
+        if is_json:
+            partial = json.loads(body or b"{}").get("partialSuccess") or {}
+            return Answer(int(partial.get(json_field, 0)), str(partial.get("errorMessage", "")))
+        partial = message_type.FromString(body).partial_success
+        return Answer(int(getattr(partial, field)), partial.error_message)
+    except (ValueError, AttributeError, TypeError, DecodeError):
+        return Answer()
 
 
 def silence_exporter_loggers() -> None:
