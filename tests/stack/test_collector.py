@@ -1,0 +1,101 @@
+"""The Collector's configurations in the real Collector: accepted, and nothing is lost before the master."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from tests.forwarders.sink import Sink, sinking
+from tests.stack.running import CONFIG, check, free_ports, program, running, until_answer
+
+FILES = ("otelcol-agent.yaml", "otelcol-gateway.yaml")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_collector_accepts_it(file: str, tmp_path: Path) -> None:
+    check(
+        [program("otelcol"), "validate", "--config", str(CONFIG / file)],
+        {"OTELCOL_QUEUE": str(tmp_path / "queue")},
+    )
+
+
+@contextlib.contextmanager
+def collecting(file: str, folder: Path, master: str, **environ: str) -> Iterator[str]:
+    """The Collector under one of our files; yields the URL of its OTLP/HTTP receiver."""
+    health, http, grpc, metrics = free_ports(4)
+    values = {
+        "AROBUST_MASTER": master,
+        "OTELCOL_HEALTH": f"127.0.0.1:{health}",
+        "OTELCOL_HTTP": f"127.0.0.1:{http}",
+        "OTELCOL_GRPC": f"127.0.0.1:{grpc}",
+        "OTELCOL_METRICS_PORT": str(metrics),
+        "OTELCOL_QUEUE": str(folder / "queue"),
+        **environ,
+    }
+    arguments = ["--config", str(CONFIG / file)]
+    with running("otelcol", arguments, folder, f"http://127.0.0.1:{health}", values):
+        yield f"http://127.0.0.1:{http}"
+
+
+def lines_of(sink: Sink) -> list[str]:
+    """Bodies of the log records that the sink took, in order."""
+    found = []
+    for body in sink.bodies("logs"):
+        for resource in ExportLogsServiceRequest.FromString(body).resource_logs:
+            for scope in resource.scope_logs:
+                found += [record.body.string_value for record in scope.log_records]
+    return found
+
+
+def send_line(url: str, text: str) -> None:
+    request = ExportLogsServiceRequest()
+    record = request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=time.time_ns())
+    record.body.string_value = text
+    headers = {"content-type": "application/x-protobuf"}
+    answer = requests.post(f"{url}/v1/logs", request.SerializeToString(), headers=headers, timeout=10)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_what_the_gateway_took_survives_its_restart_while_the_master_is_away(tmp_path: Path) -> None:
+    with socket.socket() as away:
+        away.bind(("127.0.0.1", 0))  # held, and nobody listens
+        port = int(away.getsockname()[1])
+        with collecting("otelcol-gateway.yaml", tmp_path, f"http://127.0.0.1:{port}") as url:
+            for number in range(20):
+                send_line(url, f"line {number}")
+    with sinking(port) as sink, collecting("otelcol-gateway.yaml", tmp_path, sink.url):
+        until_answer("all lines", lambda: len(set(lines_of(sink))) == 20)
+        assert set(lines_of(sink)) == {f"line {number}" for number in range(20)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_node_agent_keeps_a_traceback_whole_and_names_its_host_and_job(tmp_path: Path) -> None:
+    log = tmp_path / "rank0.log"
+    log.touch()
+    traceback = 'ValueError: odd\n  File "train.py", line 3, in step\n    raise ValueError("odd")'
+    environ = {"AROBUST_LOGS": str(tmp_path / "*.log"), "AROBUST_JOB_ID": "gpt", "HOSTNAME": "node-a"}
+    folder = tmp_path / "otelcol"
+    folder.mkdir()
+    with sinking() as sink, collecting("otelcol-agent.yaml", folder, sink.url, **environ):
+        until_answer("host metrics", lambda: sink.bodies("metrics"))
+        with log.open("a") as file:
+            file.write(f"step 1\n{traceback}\nstep 2\n")
+        until_answer("the lines", lambda: traceback in lines_of(sink))
+        request = ExportMetricsServiceRequest.FromString(sink.bodies("metrics")[0])
+    attributes = {
+        item.key: item.value.string_value for item in request.resource_metrics[0].resource.attributes
+    }
+    assert attributes["host.name"] == "node-a"
+    assert attributes["arobust.job.id"] == "gpt"
+    assert lines_of(sink)[0] == "step 1"
