@@ -1,110 +1,23 @@
 """What waits to be delivered: lanes by priority, bounded by items and bytes. No thread, lock, clock.
 
 Facts go before stacks, stacks before points, points before log lines. Within a lane the order of arrival is
-kept, also when a batch comes back undelivered: a series never runs backwards. Over a limit the oldest of the
+kept, also when a parcel comes back undelivered: a series never runs backwards. Over a limit the oldest of the
 least urgent lane goes first.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
-from itertools import islice
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from arobust_otel.model.identity import JobIdentity
-from arobust_otel.model.samples import Event, LogLine, Point, StackCapture
+from arobust_otel.agent.parcel import OVERHEAD_BYTES, Chunk, Lane, Parcel, Receipt, parcel_of, size_bytes
 
-# Held in memory per item, beside its text; a little more than it takes on the wire.
-_OVERHEAD_BYTES = 400
-
-
-class Lane(IntEnum):
-    """The smaller the more urgent."""
-
-    FACTS = 0
-    STACKS = 1
-    POINTS = 2
-    LINES = 3
-
-
-SIGNAL_OF_LANE = {Lane.FACTS: "logs", Lane.STACKS: "traces", Lane.POINTS: "metrics", Lane.LINES: "logs"}
-# A capture of stacks goes twice: the full text as a log record, the threads as a span.
-_LANES_OF_TYPE: dict[type[Any], tuple[Lane, ...]] = {
-    Point: (Lane.POINTS,),
-    Event: (Lane.FACTS,),
-    LogLine: (Lane.LINES,),
-    StackCapture: (Lane.FACTS, Lane.STACKS),
-}
-
-
-@dataclass(slots=True)
-class Receipt:
-    """What one report still waits for: acknowledged once nothing is outstanding, if nothing was lost."""
-
-    acknowledged: Callable[[], None] | None
-    given_up: Callable[[], None] | None = None
-    outstanding: int = 0
-    lost: bool = False
-
-    def settle(self, count: int) -> bool:
-        """Items have been taken by the master, or refused for good; True where that completes the report."""
-        self.outstanding -= count
-        return self.outstanding == 0 and not self.lost and self.acknowledged is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Items of one report that share a lane."""
-
-    lane: Lane
-    items: Sequence[Any]
-    identity: JobIdentity
-    receipt: Receipt
-    handed_wall_ns: int
-    handed_mono: float
-    urgent: bool = False
-
-    @property
-    def size_bytes(self) -> int:
-        """Estimate of what the items hold in memory."""
-        if self.lane is Lane.POINTS:
-            return _OVERHEAD_BYTES * len(self.items)
-        return sum(size_bytes(item) for item in self.items)
-
-    def cut(self, count: int) -> tuple[Chunk, Chunk]:
-        """The first `count` items, and the others."""
-        return replace(self, items=self.items[:count]), replace(self, items=self.items[count:])
-
-
-def size_bytes(item: Any) -> int:
-    """Estimate of what an item holds in memory; attributes that are long texts count."""
-    if isinstance(item, StackCapture):
-        return _OVERHEAD_BYTES + 4 * len(item.text)
-    size = _OVERHEAD_BYTES + len(getattr(item, "body", ""))
-    if isinstance(item, Event):
-        size += sum(len(value) for value in item.attributes.values() if isinstance(value, str))
-    return size
-
-
-def by_lane(items: Iterable[Any]) -> tuple[dict[Lane, list[Any]], int]:
-    """Items by lane, and how many are none of ours."""
-    lanes: dict[Lane, list[Any]] = {}
-    strangers = 0
-    for item in items:
-        found = _LANES_OF_TYPE.get(type(item))
-        if found is None:
-            strangers += 1
-            continue
-        for lane in found:
-            lanes.setdefault(lane, []).append(item)
-    return lanes, strangers
+__all__ = ["Backlog", "Chunk", "Lane", "Receipt"]
 
 
 class Backlog:
-    """Chunks that wait and those on their way; both count against the limits, only the waiting can go.
+    """Chunks that wait, parcels that came back, and the one on its way, which cannot go for lack of room.
 
     Args:
         max_items: limit of items.
@@ -115,22 +28,99 @@ class Backlog:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._lanes: dict[Lane, deque[Chunk]] = {lane: deque() for lane in Lane}
-        self._flying: list[Chunk] = []
+        self._returned: dict[Lane, deque[Parcel]] = {lane: deque() for lane in Lane}
+        self._flying: Parcel | None = None
+        self._waiting_items = dict.fromkeys(Lane, 0)  # in the lane, not yet in a parcel
+        self.entered = dict.fromkeys(Lane, 0)  # items since the start, for those who wait in `flush`
+        self.left = dict.fromkeys(Lane, 0)
         self.items = 0
         self.bytes = 0
 
     def put(self, chunk: Chunk) -> list[Chunk]:
         """Append a chunk; returns what had to go for it, which may be the chunk itself."""
         self._lanes[chunk.lane].append(chunk)
+        self._waiting_items[chunk.lane] += len(chunk.items)
+        self.entered[chunk.lane] += len(chunk.items)
         self.items += len(chunk.items)
         self.bytes += chunk.size_bytes
         return list(self._overflow())
 
-    def take(self, lane: Lane, max_items: int, max_bytes: int) -> list[Chunk]:
-        """The next batch of a lane, oldest first, at least one item where one waits; it is on its way now."""
+    def take(self, lane: Lane, max_items: int, max_bytes: int) -> Parcel | None:
+        """The next parcel of a lane, oldest first; None where nothing waits. It is on its way now.
+
+        One that came back goes again as it is; a new one holds at least one item.
+        """
+        if self._returned[lane]:
+            self._flying = self._returned[lane].popleft()
+            return self._flying
+        taken = self._take_chunks(lane, max_items, max_bytes)
+        self._flying = parcel_of(lane, taken) if taken else None
+        return self._flying
+
+    def give_back(self, parcels: Sequence[Parcel]) -> list[Chunk]:
+        """The parcel on its way has landed; what is undelivered of it waits again, before all others.
+
+        Returns:
+            what had to go for it.
+        """
+        for parcel in reversed(parcels):
+            self._returned[parcel.lane].appendleft(parcel)
+        self._flying = None
+        return list(self._overflow())
+
+    def done(self, chunks: Iterable[Chunk]) -> None:
+        """Chunks are delivered, given up, or in the spool."""
+        for chunk in chunks:
+            self.left[chunk.lane] += len(chunk.items)
+            self.items -= len(chunk.items)
+            self.bytes -= chunk.size_bytes
+
+    def clear(self) -> list[Chunk]:
+        """Take out everything that waits; what is on its way stays."""
+        chunks = []
+        for lane in Lane:
+            chunks += [chunk for parcel in self._returned[lane] for chunk in parcel.chunks]
+            chunks += self._lanes[lane]
+            self._returned[lane].clear()
+            self._lanes[lane].clear()
+            self._waiting_items[lane] = 0
+        self.done(chunks)
+        return chunks
+
+    def oldest(self, lane: Lane) -> Chunk | None:
+        """The head of a lane."""
+        if self._returned[lane]:
+            return self._returned[lane][0].chunks[0]
+        return self._lanes[lane][0] if self._lanes[lane] else None
+
+    def has_returned(self, lane: Lane) -> bool:
+        """Whether a parcel of this lane came back: it is due."""
+        return bool(self._returned[lane])
+
+    def has(self, lane: Lane, items: int) -> bool:
+        """Whether a lane holds at least so many items that are in no parcel yet."""
+        return self._waiting_items[lane] >= items
+
+    def has_urgent(self, lane: Lane) -> bool:
+        """Whether the newest chunk of a lane was handed over as urgent."""
+        waiting = self._lanes[lane]
+        return bool(waiting) and waiting[-1].urgent
+
+    def fullest(self, share: float) -> Lane | None:
+        """The least urgent lane with something that waits, where more than a share of a limit is used."""
+        if self.items <= share * self._max_items and self.bytes <= share * self._max_bytes:
+            return None
+        return next((lane for lane in reversed(Lane) if self.oldest(lane) is not None), None)
+
+    def oldest_mono(self) -> float | None:
+        """When the oldest undelivered chunk was handed over; None where everything is delivered."""
+        heads = [head.handed_mono for lane in Lane if (head := self.oldest(lane)) is not None]
+        flying = self._flying.chunks if self._flying is not None else ()
+        return min([*heads, *(chunk.handed_mono for chunk in flying)], default=None)
+
+    def _take_chunks(self, lane: Lane, room_items: int, room_bytes: int) -> list[Chunk]:
         taken: list[Chunk] = []
         waiting = self._lanes[lane]
-        room_items, room_bytes = max_items, max_bytes
         while waiting and room_items > 0 and room_bytes > 0:
             chunk = waiting.popleft()
             fitting = min(_fitting(chunk, room_bytes, at_least=0 if taken else 1), room_items)
@@ -143,66 +133,28 @@ class Backlog:
             taken.append(chunk)
             room_items -= len(chunk.items)
             room_bytes -= chunk.size_bytes
-        self._flying = taken
-        return list(taken)
-
-    def give_back(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Undelivered chunks of one lane wait again, before all others; returns what had to go."""
-        for chunk in reversed(chunks):
-            self._lanes[chunk.lane].appendleft(chunk)
-        self._flying = []
-        return list(self._overflow())
-
-    def done(self, chunks: Iterable[Chunk]) -> None:
-        """Chunks are delivered, or given up."""
-        for chunk in chunks:
-            self.items -= len(chunk.items)
-            self.bytes -= chunk.size_bytes
-
-    def landed(self) -> None:
-        """Nothing is on its way."""
-        self._flying = []
-
-    def clear(self) -> list[Chunk]:
-        """Take out everything that waits."""
-        chunks = [chunk for waiting in self._lanes.values() for chunk in waiting]
-        for waiting in self._lanes.values():
-            waiting.clear()
-        self.done(chunks)
-        return chunks
-
-    def oldest(self, lane: Lane) -> Chunk | None:
-        """The head of a lane."""
-        waiting = self._lanes[lane]
-        return waiting[0] if waiting else None
-
-    def has(self, lane: Lane, items: int) -> bool:
-        """Whether a lane holds at least so many items."""
-        count = 0
-        for chunk in islice(self._lanes[lane], items):
-            count += len(chunk.items)
-            if count >= items:
-                return True
-        return False
-
-    def has_urgent(self, lane: Lane) -> bool:
-        """Whether the newest chunk of a lane was handed over as urgent."""
-        waiting = self._lanes[lane]
-        return bool(waiting) and waiting[-1].urgent
-
-    def oldest_mono(self) -> float | None:
-        """When the oldest undelivered chunk was handed over; None where everything is delivered."""
-        heads = [waiting[0].handed_mono for waiting in self._lanes.values() if waiting]
-        return min([*heads, *(chunk.handed_mono for chunk in self._flying)], default=None)
+            self._waiting_items[lane] -= len(chunk.items)
+        return taken
 
     def _overflow(self) -> Iterator[Chunk]:
         while self.items > self._max_items or self.bytes > self._max_bytes:
-            waiting = next((self._lanes[lane] for lane in reversed(Lane) if self._lanes[lane]), None)
-            if waiting is None:
+            lane = next((lane for lane in reversed(Lane) if self.oldest(lane) is not None), None)
+            if lane is None:
                 return
-            chunk = waiting.popleft()
+            chunk = self._pop_oldest(lane)
             self.done((chunk,))
             yield chunk
+
+    def _pop_oldest(self, lane: Lane) -> Chunk:
+        """The head of a lane; a parcel that loses it keeps its id: a repeat may hold less, never more."""
+        if not self._returned[lane]:
+            chunk = self._lanes[lane].popleft()
+            self._waiting_items[lane] -= len(chunk.items)
+            return chunk
+        parcel = self._returned[lane].popleft()
+        if len(parcel.chunks) > 1:
+            self._returned[lane].appendleft(replace(parcel, chunks=parcel.chunks[1:]))
+        return parcel.chunks[0]
 
 
 def _fitting(chunk: Chunk, room_bytes: int, at_least: int) -> int:
@@ -210,7 +162,7 @@ def _fitting(chunk: Chunk, room_bytes: int, at_least: int) -> int:
     if chunk.size_bytes <= room_bytes:
         return len(chunk.items)
     if chunk.lane is Lane.POINTS:
-        return max(at_least, room_bytes // _OVERHEAD_BYTES)
+        return max(at_least, room_bytes // OVERHEAD_BYTES)
     count = 0
     for item in chunk.items:
         room_bytes -= size_bytes(item)

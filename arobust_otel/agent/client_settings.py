@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from arobust_otel.agent.spool import SpoolLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +20,7 @@ class ClientSettings:
     call_seconds: float = 3.0  # one request
     retry_first_seconds: float = 0.25
     retry_max_seconds: float = 5.0
+    circuit_failures: int = 5  # in a row: then only probes go out
+    probe_seconds: float = 2.0  # longest time between two probes
+    exit_seconds: float = 2.0  # for a client that nobody closed, when the interpreter ends
+    spool: SpoolLimits = field(default_factory=SpoolLimits)

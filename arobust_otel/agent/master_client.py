@@ -1,81 +1,81 @@
 """MasterClient: takes what collectors produce, and sees that it reaches the master.
 
-One thread sends; `report` only appends to a bounded backlog, so it never blocks and never raises. Around the
-SDK's exporters stand batches by size and age, retries with jitter, a deadline per call, and acknowledgements.
-Collectors, log files and the disk spool are not its business: a spool plugs in as `spill`.
+`report` only appends, so it never blocks and never raises; one thread does the rest (`sender`). Around the
+SDK's exporters stand batches by size and age, retries with jitter, a circuit, a deadline per call, a spool on
+the disk and acknowledgements. Collectors and log files are not its business.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
-
 from arobust_otel import guard
-from arobust_otel.agent.backlog import Backlog, Chunk, Lane, Receipt, by_lane
+from arobust_otel.agent import process_hooks
+from arobust_otel.agent.addresses import Address, make_transport, resolve_addresses
 from arobust_otel.agent.client_metrics import ClientMetrics
+from arobust_otel.agent.client_queue import ClientQueue
 from arobust_otel.agent.client_settings import ClientSettings
-from arobust_otel.agent.delivery import Outcome, deliver
-from arobust_otel.agent.http_transport import HttpTransport
-from arobust_otel.agent.retry import wait_hinted
+from arobust_otel.agent.parcel import Receipt
+from arobust_otel.agent.safekeeping import Safekeeping
+from arobust_otel.agent.sender import Sender, Surroundings
+from arobust_otel.agent.spool import OFF, OK, Spool
+from arobust_otel.agent.spool_folder import spool_folder
 from arobust_otel.agent.transport import Transport
-from arobust_otel.errors import RetryableDelivery
-from arobust_otel.model.identity import JobIdentity
+from arobust_otel.model.identity import JobIdentity, resolve_job
 from arobust_otel.model.samples import Point
 
-# What the sender needs after its last request to count what is left.
-CLOSING_MARGIN_SECONDS = 0.25
+MakeTransport = Callable[[Sequence[Address], float], Transport]
 
-Spill = Callable[[Chunk], bool]  # takes what does not fit in memory; True where it keeps it
+# In a forked child: what belongs to the parent is neither used nor closed nor collected as garbage.
+_left_alone: list[object] = []
 
 
 class MasterClient:
     """Delivers points, events, log lines and stacks of one job on one node to the master.
 
     Args:
-        master_addr: base URL of the master; a bare ``host:port`` (OTLP/gRPC) is refused for now.
-        resource: the attempt that items belong to unless `report` names another.
+        master_addr: URL or ``host:port`` (OTLP/gRPC) of the master, or several of them; None: what
+            `AROBUST_MASTER` or the OTLP variables say.
+        resource: the attempt that items belong to unless `report` names another; None: what the
+            environment says.
         settings: limits and times.
-        transports: makes the way to an address; the seam for OTLP/gRPC.
-        spill: takes what does not fit in memory; the seam for a disk spool.
-        say: where the one warning of an outage goes; standard error by default.
+        spool_dir: base folder for what cannot be delivered or held in memory; None: nothing is stored.
+        transports: makes the way to the addresses.
+        say: where the few words of an outage go; standard error by default.
 
     Raises:
-        ConfigurationError: `master_addr` is no URL.
+        ConfigurationError: `master_addr` is no address.
     """
 
     def __init__(
         self,
-        master_addr: str,
-        resource: JobIdentity,
+        master_addr: str | Sequence[str] | None = None,
+        resource: JobIdentity | None = None,
         settings: ClientSettings | None = None,
         *,
-        transports: Callable[[str, float], Transport] = HttpTransport,
-        spill: Spill | None = None,
+        spool_dir: str | Path | None = None,
+        transports: MakeTransport = make_transport,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self.master_addr = master_addr
-        self.resource = resource
+        self.addresses = resolve_addresses(master_addr, os.environ)
+        self.resource = resource or resolve_job(os.environ, socket.gethostname(), os.getpid())
         self._settings = settings or ClientSettings()
-        self._transport = transports(master_addr, self._settings.call_seconds)
-        self._spill = spill
         self._say = say or _to_standard_error
-        self._metrics = ClientMetrics(time.time_ns())
-        self._backlog = Backlog(self._settings.queue_items, self._settings.queue_bytes)
-        self._condition = threading.Condition()
-        self._flushing = 0
-        self._hurry = False
-        self._closing_at: float | None = None
-        self._outage_since: float | None = None
-        self._complained: set[str] = set()
+        self._transport = transports(self.addresses, self._settings.call_seconds)
+        self._closed = False
+        folder = (
+            spool_folder(Path(spool_dir), self.resource.host, self.resource.job_id) if spool_dir else None
+        )
+        self._begin(Spool.open(folder, self._settings.spool) if folder is not None else None)
         self._contained_report = guard.contained("MasterClient.report")(self._report)
-        self._thread = threading.Thread(target=self._run, name="arobust-master-client", daemon=True)
-        self._thread.start()
+        process_hooks.watch(self)
+        self._sender.start()
 
     def report(
         self,
@@ -89,230 +89,135 @@ class MasterClient:
 
         Args:
             items: Point, Event, LogLine, StackCapture; anything else is counted as invalid.
-            acknowledged: called once, from the sender's thread, when every item has been taken by the master
-                or refused for good; never where one had to be dropped.
+            acknowledged: called once when every item is in the master's journal or in the spool, or was
+                refused for good; never where one had to be dropped. From the sender's thread.
             urgent: points and log lines are sent as soon as facts are. Facts are always urgent.
             identity: the attempt that the items belong to.
             given_up: called at most once, instead of `acknowledged`, when an item had to go for lack of room.
         """
-        receipt = Receipt(acknowledged, given_up)
-        attempt = identity or self.resource
-        self._contained_report(items, receipt, urgent, attempt)
+        self._contained_report(items, Receipt(acknowledged, given_up), identity or self.resource, urgent)
+
+    def report_diagnosis_agent_metrics(self, metric: Any) -> None:
+        """Hand over a measurement in the form of the predecessor's workers. Never raises.
+
+        Args:
+            metric: see `worker_metrics.items_of`; what it does not know is counted as invalid.
+        """
+        from arobust_otel.agent.worker_metrics import items_of
+
+        items, error = guard.attempt("metrics of a worker", lambda: list(items_of(metric)))
+        if items is None:
+            self._metrics.dropped("invalid", 1)
+            self._say(f"a worker's metrics were given up and counted: {error}")
+            return
+        self.report(items)
 
     def flush(self, deadline_seconds: float) -> bool:
-        """Send everything now; True where all that was handed over before is delivered or given up."""
+        """Send everything now, and return by the deadline at the latest.
+
+        Returns:
+            True where all that was handed over before is delivered or given up, and nothing is left on the
+            disk; what others hand over meanwhile is not waited for.
+        """
         deadline = time.monotonic() + deadline_seconds
-        with self._condition:
-            self._flushing += 1
-            self._hurry = True
-            self._condition.notify_all()
-            try:
-                return (
-                    self._condition.wait_for(
-                        lambda: self._backlog.items == 0 or not self._thread.is_alive(),
-                        max(0.0, deadline - time.monotonic()),
-                    )
-                    and self._backlog.items == 0
-                )
-            finally:
-                self._flushing -= 1
+        marks = self._queue.marks()
+        if not self._sender.started:
+            return self._queue.has_passed(marks)
+        return self._sender.wait(lambda: self._queue.has_passed(marks) and not self._disk.waiting, deadline)
 
     def close(self, deadline_seconds: float = 5.0) -> None:
-        """Deliver what can be delivered before the deadline, drop and count the rest, end the thread."""
-        deadline = time.monotonic() + deadline_seconds
-        with self._condition:
-            if self._closing_at is None:
-                self._closing_at = deadline - min(CLOSING_MARGIN_SECONDS, deadline_seconds / 2)
-            self._hurry = True
-            self._condition.notify_all()
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        self._drop_rest()
-        if not self._thread.is_alive():
+        """Deliver what can be delivered before the deadline, store or count the rest, end the thread."""
+        self._closed = True
+        ended = self._sender.close(time.monotonic() + deadline_seconds)
+        self._queue.close()
+        if ended:
             self._transport.close()
+            process_hooks.forget(self)
 
     def stats(self) -> dict[str, float]:
-        """Figures for people and heartbeats: counts since the start, and what waits now."""
-        with self._condition:
-            oldest = self._backlog.oldest_mono()
-            now: dict[str, float] = {
-                "queue_items": self._backlog.items,
-                "queue_bytes": self._backlog.bytes,
-                "oldest_age_seconds": round(time.monotonic() - oldest, 3) if oldest is not None else 0.0,
-                "connected": float(self._outage_since is None),
+        """Figures for people and heartbeats: counts since the start, and what waits now.
+
+        ``oldest_age_seconds`` includes what is on the disk; ``spool_*`` are absent where there is no spool,
+        ``bytes_sent`` where the transport cannot tell;
+        ``spool_ok`` is 0 while it is full or broken (see `spool_state`).
+        """
+        items, size, oldest = self._queue.figures()
+        found = self._disk.stats()
+        ages = [time.monotonic() - oldest] if oldest is not None else []
+        if found.oldest_ns is not None:
+            ages.append((time.time_ns() - found.oldest_ns) / 1e9)
+        now: dict[str, float] = {
+            "queue_items": items,
+            "queue_bytes": size,
+            "oldest_age_seconds": round(max(ages, default=0.0), 3),
+            "connected": float(self._sender.is_connected),
+            "circuit_open": float(self._sender.circuit.is_open),
+            "bytes_raw": self._transport.bytes_raw,
+        }
+        if self._transport.bytes_sent is not None:
+            now["bytes_sent"] = self._transport.bytes_sent
+        if found.state != OFF:
+            now |= {
+                "spool_items": found.items,
+                "spool_bytes": found.bytes,
+                "spool_ok": float(found.state == OK),
             }
         return now | self._metrics.totals()
+
+    @property
+    def spool_state(self) -> str:
+        """ok, off, full, or why it failed."""
+        return self._disk.stats().state
 
     def self_points(self, now_ns: int) -> list[Point]:
         """The client about itself, as points to be reported like all others."""
         return self._metrics.points_with(self.stats(), now_ns)
 
-    # --- the reporting side -------------------------------------------------------------------------------
+    # --- for `process_hooks` ------------------------------------------------------------------------------
 
-    def _report(
-        self,
-        items: Iterable[Any],
-        receipt: Receipt,
-        urgent: bool,
-        identity: JobIdentity,
-    ) -> None:
-        lanes, strangers = by_lane(items)
-        total = sum(map(len, lanes.values()))
-        self._metrics.dropped("invalid", strangers)
-        self._metrics.accepted(total)
-        receipt.outstanding = total
-        now = (identity, receipt, time.time_ns(), time.monotonic(), urgent)
-        with self._condition:
-            for lane, found in lanes.items():
-                chunk = Chunk(lane, found, *now)
-                if self._closing_at is not None:
-                    self._lose(chunk, "closed")
-                    continue
-                for lost in self._backlog.put(chunk):
-                    self._lose(lost, "queue_full")
-            self._condition.notify_all()
-        if not total and receipt.acknowledged is not None:
-            guard.contained("acknowledgement")(receipt.acknowledged)()
+    @property
+    def exit_seconds(self) -> float:
+        """Longest time at the end of the interpreter."""
+        return self._settings.exit_seconds
 
-    def _drop_rest(self) -> None:
-        with self._condition:
-            for chunk in self._backlog.clear():
-                self._lose(chunk, "closed")
+    def start_anew(self) -> None:
+        """In a forked child: own thread, own sockets, nothing in the queue, nothing on the disk.
 
-    def _lose(self, chunk: Chunk, reason: str) -> None:
-        if self._spill is not None and self._spill(chunk):
-            return
-        if not chunk.receipt.lost and reason == "queue_full" and chunk.receipt.given_up is not None:
-            guard.contained("given up")(chunk.receipt.given_up)()
-        chunk.receipt.lost = True
-        self._metrics.dropped(reason, len(chunk.items))
+        What waits is the parent's to deliver. The thread starts with the first report: most children
+        never report anything.
+        """
+        _left_alone.extend((self._sender, self._queue, self._disk))
+        self._transport.reset()
+        self._begin(None)
+        if self._closed:
+            self._queue.close()
 
-    # --- the sender's thread ------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        retrying = Retrying(
-            retry=retry_if_exception_type(RetryableDelivery),
-            wait=wait_hinted(self._settings.retry_first_seconds, self._settings.retry_max_seconds),
-            stop=lambda _state: self._is_over(),
-            sleep=self._pause,
-            before_sleep=self._note_outage,
-            reraise=True,
-        )
-        while self._wait_for_work():
-            guard.contained("MasterClient's sender")(self._send_what_is_due)(retrying)
-        self._drop_rest()
-
-    def _send_what_is_due(self, retrying: Retrying) -> None:
-        try:
-            while retrying(self._send_next):
-                pass
-        except RetryableDelivery:  # time is over: `close` counts what is left
-            return
-
-    def _is_over(self) -> bool:
-        return self._closing_at is not None and time.monotonic() >= self._closing_at
-
-    def _wait_for_work(self) -> bool:
-        """Block until a batch is due; False where the thread has to end."""
-        with self._condition:
-            while True:
-                if self._closing_at is not None and (self._backlog.items == 0 or self._is_over()):
-                    return False
-                lane, seconds = self._next_due()
-                if lane is not None:
-                    return True
-                self._condition.wait(seconds)
-
-    def _next_due(self) -> tuple[Lane | None, float | None]:
-        """The most urgent lane with a batch that is due, or seconds until one is; None: nothing waits."""
-        now, soonest = time.monotonic(), None
-        eager = self._flushing > 0 or self._closing_at is not None
-        for lane in Lane:
-            head = self._backlog.oldest(lane)
-            if head is None:
-                continue
-            urgent = lane <= Lane.STACKS or head.urgent or self._backlog.has_urgent(lane)
-            age = self._settings.urgent_seconds if urgent else self._settings.bulk_seconds
-            left = head.handed_mono + age - now
-            if left <= 0 or eager or self._backlog.has(lane, self._settings.batch_items):
-                return lane, 0.0
-            soonest = left if soonest is None else min(soonest, left)
-        return None, soonest
-
-    def _send_next(self) -> bool:
-        """Deliver the most urgent batch that is due; False where there is none."""
-        with self._condition:
-            self._hurry = False
-            lane, _ = self._next_due()
-            if lane is None or self._is_over():
-                return False
-            chunks = self._backlog.take(lane, self._settings.batch_items, self._settings.batch_bytes)
-        started = time.monotonic()
-        outcome = deliver(chunks, self._transport, self._left_seconds)
-        self._metrics.latency(time.monotonic() - started)
-        self._settle(outcome)
-        if outcome.retry is not None:
-            raise outcome.retry
-        self._note_recovery()
-        return True
-
-    def _left_seconds(self) -> float:
-        left = self._settings.call_seconds
-        return left if self._closing_at is None else max(0.1, min(left, self._closing_at - time.monotonic()))
-
-    def _settle(self, outcome: Outcome) -> None:
-        """Count, acknowledge outside the lock, and let what was not delivered wait again."""
-        self._metrics.delivered(outcome.delivered_items)
-        for reason, count in outcome.dropped.items():
-            self._metrics.dropped(reason, count)
-        for complaint in outcome.complaints:
-            self._complain(complaint)
-        with self._condition:
-            finished = [chunk.receipt for chunk in outcome.settled if chunk.receipt.settle(len(chunk.items))]
-        for receipt in finished:
-            if receipt.acknowledged is not None:
-                guard.contained("acknowledgement")(receipt.acknowledged)()
-        with self._condition:  # only now is it delivered for those who wait in `flush`
-            self._backlog.done(outcome.settled)
-            self._backlog.landed()
-            for chunk in self._backlog.give_back(outcome.undelivered):
-                self._lose(chunk, "queue_full")
-            self._condition.notify_all()
-
-    def _pause(self, seconds: float) -> None:
-        """Wait before the next try; `flush` and `close` end the pause once."""
-        with self._condition:
-            if self._closing_at is not None:
-                seconds = max(0.0, min(seconds, self._closing_at - time.monotonic()))
-            self._condition.wait_for(lambda: self._hurry, seconds)
-            self._hurry = False
-
-    def _note_outage(self, state: RetryCallState) -> None:
-        if self._outage_since is not None:
-            return
-        self._outage_since = time.monotonic()
-        error = state.outcome.exception() if state.outcome else None
-        self._say(
-            f"the master at {self.master_addr} does not take data ({error}); "
-            f"up to {self._settings.queue_items} items are kept until it does, training is not affected"
+    def _begin(self, spool: Spool | None) -> None:
+        self._metrics = ClientMetrics(time.time_ns())
+        self._queue = ClientQueue(self._settings, self._metrics, spool.ledger if spool is not None else None)
+        self._disk = Safekeeping(spool, self._metrics, self._say)
+        self._sender = Sender(
+            Surroundings(
+                self._queue,
+                self._disk,
+                self._transport,
+                self._metrics,
+                self._settings,
+                self._say,
+                ", ".join(map(str, self.addresses)),
+            )
         )
 
-    def _note_recovery(self) -> None:
-        if self._outage_since is None:
-            return
-        seconds, self._outage_since = time.monotonic() - self._outage_since, None
-        dropped = int(self._metrics.totals()["dropped"])
-        self._say(f"the master takes data again after {seconds:.1f} s; {dropped} items dropped so far")
-
-    def _complain(self, why: str) -> None:
-        """Say once why items were given up."""
-        if why not in self._complained and len(self._complained) < 20:
-            self._complained.add(why)
-            self._say(f"items were given up and counted: {why}")
+    def _report(self, items: Iterable[Any], receipt: Receipt, identity: JobIdentity, urgent: bool) -> None:
+        self._queue.hand(items, receipt, identity, urgent)
+        if not self._sender.started and not self._closed:
+            self._sender.start()
 
 
 def _to_standard_error(text: str) -> None:
     sys.stderr.write(f"arobust: {text}\n")
 
 
-__all__ = ["ClientSettings", "MasterClient", "Spill"]
+__all__ = ["ClientSettings", "MasterClient"]

@@ -159,6 +159,19 @@ def resolve_job_id(environ: Mapping[str, str]) -> str | None:
     return None
 
 
+def resolve_job(environ: Mapping[str, str], host: str, pid: int) -> JobIdentity:
+    """The attempt that a process with this environment works for; a job that nothing names is its own.
+
+    >>> resolve_job({"AROBUST_JOB_ID": "j", "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "2"}, "h", 7)
+    JobIdentity(job_id='j', incarnation=0, host='h', node_rank=2)
+    >>> resolve_job({}, "h", 7).job_id
+    'process-7'
+    """
+    rank = resolve_rank(environ) or SINGLE
+    job_id = resolve_job_id(environ) or f"process-{pid}"
+    return JobIdentity(job_id, rank.incarnation, host, rank.node_rank)
+
+
 def resolve_master(environ: Mapping[str, str]) -> str:
     """Addresses of the master as text: `AROBUST_MASTER`, the OTLP endpoint variable, localhost.
 

@@ -106,15 +106,17 @@ def test_the_servers_own_hint_is_honoured() -> None:
 
 def test_facts_go_before_bulk_when_the_master_is_back() -> None:
     port = free_port()
-    with client(f"http://127.0.0.1:{port}") as away:
-        away.report([line(1)])
-        away.report(points(0, 1))
+    with client(f"http://127.0.0.1:{port}", replace(QUICK, batch_items=1)) as away:
+        away.report([line(number) for number in range(20)])
+        away.report(points(0, 20))
         away.report([Event(signals.RANK_EXITED, 1, "exited")])
-        assert not away.flush(0.2)
+        assert not away.flush(0.3)
         with running(port) as master:
             assert away.flush(10)
-            assert [signal for signal, _ in master.accepted] == ["logs", "metrics", "logs"]
-            assert master.bodies() == ["exited", "line 1"]
+            assert "exited" in master.bodies()[:2], "after at most one probe of another lane"
+            signals_seen = [signal for signal, _ in master.accepted]
+            assert signals_seen.index("metrics") < signals_seen.index("logs", 2)
+            assert len(signals_seen) == 41
 
 
 def test_a_poisoned_item_is_cut_out_and_the_rest_of_its_batch_is_delivered() -> None:
@@ -224,20 +226,9 @@ def test_closing_delivers_what_waits() -> None:
         assert ours.stats()["dropped.closed"] == 1
 
 
-def test_a_bare_address_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ConfigurationError, match=r"gRPC.*http://host:4318"):
-        MasterClient("host:4318", JOB)
-
-
-def test_what_does_not_fit_goes_to_the_spill_where_there_is_one() -> None:
-    spilt: list[int] = []
-    settings = replace(QUICK, queue_items=10)
-    url = f"http://127.0.0.1:{free_port()}"
-    with client(url, settings, spill=lambda chunk: spilt.append(len(chunk.items)) is None) as ours:
-        ours.report(points(0, 10))
-        ours.report(points(10, 5))
-        assert spilt == [10]
-        assert ours.stats()["dropped"] == 0
+def test_an_address_that_is_none_is_refused_with_the_forms_that_are() -> None:
+    with pytest.raises(ConfigurationError, match=r"http://host:4318.*grpc://host:4317"):
+        MasterClient("ftp://host", JOB)
 
 
 def test_a_new_attempt_of_the_job_is_a_new_resource_also_for_what_waits() -> None:

@@ -1,0 +1,205 @@
+"""The inbox and the backlog behind one face: callers hand over, the sender takes, both may sort and drop.
+
+The lock guards the backlog only. The sender holds it for microseconds and never while it speaks to anybody;
+a caller takes it only where the inbox is over its bound. Callbacks run outside of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from arobust_otel import guard
+from arobust_otel.agent.backlog import Backlog
+from arobust_otel.agent.client_metrics import ClientMetrics
+from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.inbox import Handed, Inbox, weigh
+from arobust_otel.agent.parcel import Chunk, Lane, Parcel, Receipt, by_lane
+from arobust_otel.model.identity import JobIdentity
+
+INBOX_SHARE = 8  # of the queue's limits: what callers may leave unsorted
+
+
+class Accounts(Protocol):
+    """A ledger of items whose source cannot repeat them."""
+
+    def note_accepted(self, count: int) -> None:
+        """Items were handed over."""
+        ...
+
+    def note_settled(self, count: int) -> None:
+        """Items are delivered or dropped, and counted."""
+        ...
+
+
+class ClientQueue:
+    """Everything that waits in memory.
+
+    Args:
+        settings: limits.
+        metrics: counts what is accepted and dropped.
+        accounts: what survives the process, None where nothing does.
+    """
+
+    def __init__(
+        self, settings: ClientSettings, metrics: ClientMetrics, accounts: Accounts | None = None
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._accounts = accounts
+        self._lock = threading.Lock()
+        self._backlog = Backlog(settings.queue_items, settings.queue_bytes)
+        self.inbox = Inbox(
+            max(1, settings.queue_items // INBOX_SHARE),
+            max(1, settings.queue_bytes // INBOX_SHARE),
+            max(1, min(settings.batch_items, settings.queue_items // INBOX_SHARE // 2)),
+        )
+        self._closed = False
+
+    # --- any thread ---------------------------------------------------------------------------------------
+
+    def hand(self, items: Iterable[Any], receipt: Receipt, identity: JobIdentity, urgent: bool) -> None:
+        """Take a report; sorted later, by the sender."""
+        kept: Sequence[Any] = items if type(items) is tuple else tuple(items)
+        weight = weigh(kept)
+        if self._accounts is not None and receipt.acknowledged is None:
+            self._accounts.note_accepted(weight.travelling)
+        mono = time.monotonic()
+        at_once = weight.pressing or urgent or not kept
+        age = self._settings.urgent_seconds if at_once else self._settings.bulk_seconds
+        handed = Handed(kept, receipt, identity, urgent, time.time_ns(), mono, weight.size_bytes)
+        if not self.inbox.put(handed, mono + age) or self._closed:
+            self.sort()
+
+    def sort(self) -> None:
+        """Move what was handed over to its lane; over a limit the oldest of the least urgent lane goes."""
+        lost: list[Chunk] = []
+        empty: list[Receipt] = []
+        with self._lock:
+            for handed in self.inbox.take():
+                chunks = self._chunks(handed)
+                if not chunks:
+                    empty.append(handed.receipt)
+                for chunk in chunks:
+                    lost += [chunk] if self._closed else self._backlog.put(chunk)
+        self.lose(lost, "closed" if self._closed else "queue_full")
+        for receipt in empty:
+            call(receipt.acknowledged, "acknowledgement")
+
+    def lose(self, chunks: Iterable[Chunk], reason: str) -> None:
+        """Count chunks that are out of the queue as dropped, and tell their source."""
+        for chunk in chunks:
+            first, chunk.receipt.lost = not chunk.receipt.lost, True
+            if first and reason == "queue_full":
+                call(chunk.receipt.given_up, "given up")
+            self._note_settled(chunk)
+            self._metrics.dropped(reason, len(chunk.items))
+
+    def close(self) -> None:
+        """Drop and count all that waits and all that comes."""
+        self._closed = True
+        self.sort()
+        with self._lock:
+            rest = self._backlog.clear()
+        self.lose(rest, "closed")
+
+    def figures(self) -> tuple[int, int, float | None]:
+        """Items, bytes, and since when the oldest waits."""
+        self.sort()
+        with self._lock:
+            return self._backlog.items, self._backlog.bytes, self._backlog.oldest_mono()
+
+    def marks(self) -> dict[Lane, int]:
+        """How many items each lane was ever given; see `has_passed`."""
+        self.sort()
+        with self._lock:
+            return dict(self._backlog.entered)
+
+    def has_passed(self, marks: dict[Lane, int]) -> bool:
+        """Whether everything that was there at these marks is delivered, given up or in the spool."""
+        with self._lock:
+            return all(self._backlog.left[lane] >= mark for lane, mark in marks.items())
+
+    # --- the sender's thread ------------------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits and nothing is on its way."""
+        with self._lock:
+            return self._backlog.items == 0 and not len(self.inbox)
+
+    def has(self, lane: Lane) -> bool:
+        """Whether something of a lane waits."""
+        with self._lock:
+            return self._backlog.oldest(lane) is not None
+
+    def next_due(self, lanes: Sequence[Lane], eager: bool) -> tuple[Lane | None, float | None]:
+        """The first of these lanes with a batch that is due, or seconds until one is; None: nothing waits."""
+        now, soonest = time.monotonic(), None
+        with self._lock:
+            for lane in lanes:
+                left = self._due_in(lane, now)
+                if left is None:
+                    continue
+                if left <= 0 or eager:
+                    return lane, 0.0
+                soonest = left if soonest is None else min(soonest, left)
+        return None, soonest
+
+    def take(self, lane: Lane) -> Parcel | None:
+        """The next parcel of a lane; it is on its way now."""
+        with self._lock:
+            return self._backlog.take(lane, self._settings.batch_items, self._settings.batch_bytes)
+
+    def fullest(self, share: float) -> Lane | None:
+        """The least urgent lane that waits, where more than a share of a limit is used."""
+        with self._lock:
+            return self._backlog.fullest(share)
+
+    def give_back(self, parcels: Sequence[Parcel]) -> None:
+        """Undelivered parcels wait again, before all others of their lane."""
+        with self._lock:
+            lost = self._backlog.give_back(parcels)
+        self.lose(lost, "queue_full")
+
+    def settle(self, chunks: Sequence[Chunk], in_spool: bool = False) -> None:
+        """Chunks of the parcel on its way are in safe hands, or refused for good: tell their source."""
+        for chunk in chunks:
+            if not in_spool:
+                self._note_settled(chunk)
+            if chunk.receipt.settle(len(chunk.items)):
+                call(chunk.receipt.acknowledged, "acknowledgement")
+        with self._lock:  # only now have they left, for those who wait in `flush`
+            self._backlog.done(chunks)
+
+    def _due_in(self, lane: Lane, now: float) -> float | None:
+        """Seconds until a batch of a lane is due; None where nothing waits."""
+        head = self._backlog.oldest(lane)
+        if head is None:
+            return None
+        if self._backlog.has_returned(lane) or self._backlog.has(lane, self._settings.batch_items):
+            return 0.0
+        urgent = lane <= Lane.STACKS or head.urgent or self._backlog.has_urgent(lane)
+        age = self._settings.urgent_seconds if urgent else self._settings.bulk_seconds
+        return head.handed_mono + age - now
+
+    def _chunks(self, handed: Handed) -> list[Chunk]:
+        lanes, strangers = by_lane(handed.items)
+        total = sum(map(len, lanes.values()))
+        self._metrics.dropped("invalid", strangers)
+        self._metrics.accepted(total)
+        handed.receipt.outstanding = total
+        rest = (handed.identity, handed.receipt, handed.wall_ns, handed.mono, handed.urgent)
+        return [Chunk(lane, found, *rest) for lane, found in lanes.items()]
+
+    def _note_settled(self, chunk: Chunk) -> None:
+        if self._accounts is not None and chunk.receipt.acknowledged is None:
+            self._accounts.note_settled(len(chunk.items))
+
+
+def call(callback: Callable[[], None] | None, where: str) -> None:
+    """Call somebody else's function; what it raises stays here."""
+    if callback is not None:
+        guard.contained(where)(callback)()

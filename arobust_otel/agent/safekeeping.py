@@ -1,0 +1,99 @@
+"""The spool as the sender sees it, also where there is none: what to keep, and what to say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from arobust_otel.agent.client_metrics import ClientMetrics
+from arobust_otel.agent.parcel import Lane, Parcel
+from arobust_otel.agent.spool import KILLED, OFF, OK, Spool, SpoolStats
+
+
+class Safekeeping:
+    """Parcels on the disk. Used from the sender's thread, `stats` and `waiting` from any.
+
+    Args:
+        disk: the spool; None: nothing is ever kept.
+        metrics: counts what was lost there, and what was found there.
+        say: hears once when the state changes.
+
+    Attributes:
+        waiting: parcels on the disk, as of the last change.
+    """
+
+    def __init__(self, disk: Spool | None, metrics: ClientMetrics, say: Callable[[str], None]) -> None:
+        self._disk = disk
+        self._metrics = metrics
+        self._say = say
+        self._state = OK
+        self.waiting = 0
+        self._count_found(self.stats().items)
+        self._note()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether something could be kept now."""
+        return self._disk is not None and self._disk.stats().state == OK
+
+    def stats(self) -> SpoolStats:
+        """Figures and state."""
+        return SpoolStats(state=OFF) if self._disk is None else self._disk.stats()
+
+    def lanes(self) -> list[Lane]:
+        """Lanes with parcels on the disk, the most urgent first."""
+        disk = self._disk
+        return [] if disk is None else [lane for lane in Lane if disk.pending(lane)]
+
+    def head(self, lane: Lane) -> Parcel | None:
+        """The oldest parcel of a lane."""
+        if self._disk is None:
+            return None
+        found = self._disk.head(lane)
+        self._note()
+        return found
+
+    def keep(self, parcel: Parcel) -> bool:
+        """Store a parcel; False where it has to stay in memory."""
+        kept = self._disk is not None and self._disk.put(parcel)
+        self._note()
+        return kept
+
+    def settle(self, parcel: Parcel, undelivered: Sequence[Parcel]) -> None:
+        """A stored parcel was tried: nothing of it, parts of it, or all of it has to be tried again."""
+        if self._disk is None or [part.batch_id for part in undelivered] == [parcel.batch_id]:
+            return
+        if undelivered:
+            self._disk.replace(parcel.batch_id, undelivered)
+        else:
+            self._disk.remove(parcel.batch_id)
+        self._note()
+
+    def adopt(self) -> None:
+        """Take over what a job that ended left on this node's disk."""
+        if self._disk is not None:
+            self._count_found(self._disk.adopt())
+            self._note()
+
+    def close(self) -> None:
+        """What waits stays for the next process."""
+        if self._disk is not None:
+            self._note()
+            self._disk.close()
+
+    def _count_found(self, items: int) -> None:
+        self._metrics.recovered(items)
+
+    def _note(self) -> None:
+        """Count what the disk lost, and say what became of it."""
+        if self._disk is None:
+            return
+        for reason, count in self._disk.take_dropped().items():
+            if reason == KILLED:  # nobody counted them as accepted, nor as found
+                self._metrics.recovered(count)
+            self._metrics.dropped(reason, count)
+        self.waiting = sum(self._disk.pending(lane) for lane in Lane)
+        state = self._disk.stats().state
+        if state != self._state:
+            self._state = state
+            works = "works again" if state == OK else f"{state}: what does not fit in memory is dropped"
+            self._say(f"the spool on the disk {works}")

@@ -1,0 +1,301 @@
+"""The client's one thread: takes what is due, sends it, and keeps what cannot be sent.
+
+On the healthy path parcels go from memory to the master. After a failure that may pass, a parcel goes to the
+disk where there is one, and what follows it in its lane goes behind it; facts still go first. Which lane may
+be tried when is `circuit`'s.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+
+from arobust_otel import guard
+from arobust_otel.agent.circuit import Circuit, Waits
+from arobust_otel.agent.client_metrics import ClientMetrics
+from arobust_otel.agent.client_queue import ClientQueue
+from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.delivery import Outcome, deliver
+from arobust_otel.agent.parcel import SIGNAL_OF_LANE, Lane, Parcel
+from arobust_otel.agent.safekeeping import Safekeeping
+from arobust_otel.agent.transport import Transport
+from arobust_otel.errors import RetryableDelivery
+
+# What the sender needs after its last request to count or store what is left.
+CLOSING_MARGIN_SECONDS, STORING_MARGIN_SECONDS = 0.25, 1.0
+# Above this share of the queue's limits memory is relieved to the disk: a call that hangs may fill the rest.
+RELIEF_SHARE = 0.5
+_AFTER_BUG_SECONDS = 1.0
+_ADOPT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a sender works with."""
+
+    queue: ClientQueue
+    disk: Safekeeping
+    transport: Transport
+    metrics: ClientMetrics
+    settings: ClientSettings
+    say: Callable[[str], None]
+    master: str
+
+
+class Sender:
+    """Delivers until it is closed. `start`, `wait` and `close` are for other threads."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._queue, self._disk, self._settings = around.queue, around.disk, around.settings
+        self.circuit = Circuit(waits_of(around.settings))
+        self._changed = threading.Condition()
+        self._flushing = 0
+        self._hurry = False
+        self._closing_at: float | None = None
+        self._failed_in_closing = False
+        self._tried: dict[Lane, str] = {}
+        self._adopt_at = 0.0
+        self._outage_since: float | None = None
+        self._complained: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="arobust-master-client", daemon=True)
+        self.started = False
+
+    # --- for other threads --------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether nothing failed lately."""
+        return self._outage_since is None
+
+    def start(self) -> None:
+        """Start the thread, once."""
+        with self._changed:
+            if not self.started:
+                self._thread.start()
+                self.started = True
+
+    def wait(self, condition: Callable[[], bool], deadline: float) -> bool:
+        """Send everything now; True where the condition came true before the deadline (monotonic)."""
+        with self._changed:
+            self._flushing += 1
+            try:
+                self._wake()
+                self._changed.wait_for(
+                    lambda: condition() or not self._thread.is_alive(), max(0.0, deadline - time.monotonic())
+                )
+            finally:
+                self._flushing -= 1
+        return condition()
+
+    def close(self, deadline: float) -> bool:
+        """Deliver or store what waits until the deadline (monotonic); True where the thread has ended."""
+        left = max(0.0, deadline - time.monotonic())
+        if self._closing_at is None:
+            margin = STORING_MARGIN_SECONDS if self._disk.is_on else CLOSING_MARGIN_SECONDS
+            self._closing_at = deadline - min(margin, left / 2)
+        self._wake()
+        if self.started:
+            self._thread.join(left)
+        return not self._thread.is_alive()
+
+    def _wake(self) -> None:
+        self._hurry = True
+        self._queue.inbox.ring()
+
+    # --- the thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        try:
+            while self._wait_for_work():
+                if guard.contained("MasterClient's sender")(self._send_next)() is None:
+                    self._queue.inbox.sleep(_AFTER_BUG_SECONDS, deaf=True)
+        finally:
+            self._end()
+
+    def _wait_for_work(self) -> bool:
+        """Block until a parcel is due; False where the thread has to end."""
+        while True:
+            self._look_around()
+            if self._closing_at is not None and (self._is_over() or self._has_nothing()):
+                return False
+            lane, seconds = self._choose()
+            if lane is not None:
+                return True
+            self._sleep(seconds)
+
+    def _has_nothing(self) -> bool:
+        return self._queue.is_empty and not self._disk.waiting
+
+    def _is_over(self) -> bool:
+        """Whether nothing more can be sent before the end."""
+        if self._closing_at is None:
+            return False
+        if time.monotonic() >= self._closing_at or (self._failed_in_closing and self._disk.is_on):
+            return True
+        held = [self.circuit.until(lane) for lane in self._working()]
+        return bool(held) and min(held) > self._closing_at
+
+    def _working(self) -> list[Lane]:
+        """Lanes with something to send."""
+        stored = self._disk.lanes()
+        return [lane for lane in Lane if lane in stored or self._queue.has(lane)]
+
+    def _look_around(self) -> None:
+        """Sort what came, relieve memory, and let what follows failed parcels go to the disk behind them."""
+        self._queue.sort()
+        if self._hurry:
+            self._hurry = False
+            self.circuit.hurry()
+        if not self._disk.is_on:
+            return
+        while (lane := self._queue.fullest(RELIEF_SHARE)) is not None and self._store_next(lane):
+            pass
+        failing = [lane for lane in Lane if self.circuit.fails(lane)]
+        while (due := self._queue.next_due(failing, eager=False)[0]) is not None and self._store_next(due):
+            pass
+
+    def _choose(self) -> tuple[Lane | None, float | None]:
+        """The lane whose turn it is, or seconds until some lane may have one; None: nothing waits."""
+        now = time.monotonic()
+        eager = self._flushing > 0 or self._closing_at is not None
+        stored = self._disk.lanes()
+        free = self.circuit.free(now)
+        due, seconds = self._queue.next_due([lane for lane in free if lane not in stored], eager)
+        candidates = [lane for lane in free if lane in stored or lane is due]
+        if candidates:
+            return candidates[0], 0.0
+        held = [self.circuit.until(lane) - now for lane in self._working() if lane not in free]
+        if self._disk.is_on:  # what becomes due meanwhile goes there
+            later = self._queue.next_due([lane for lane in Lane if lane not in free], eager=False)
+            held += [_AFTER_BUG_SECONDS if later[0] is not None else later[1] or _AFTER_BUG_SECONDS]
+        return None, min([*held, *([] if seconds is None else [seconds])], default=None)
+
+    def _sleep(self, seconds: float | None) -> None:
+        """Until then, or until a report is due that could go somewhere."""
+        somewhere = self._disk.is_on or bool(self.circuit.free(time.monotonic()))
+        left = [] if self._closing_at is None else [max(0.001, self._closing_at - time.monotonic())]
+        self._queue.inbox.sleep(
+            min([*left, *([] if seconds is None else [seconds])], default=None), not somewhere
+        )
+
+    # --- one try ------------------------------------------------------------------------------------------
+
+    def _send_next(self) -> bool:
+        """Try the parcel whose turn it is."""
+        lane, _ = self._choose()
+        if lane is None:
+            return True
+        stored = lane in self._disk.lanes()
+        parcel = self._disk.head(lane) if stored else self._queue.take(lane)
+        if parcel is None:  # the disk lost it: that is counted, and tried again later
+            self._queue.inbox.sleep(_AFTER_BUG_SECONDS if lane in self._disk.lanes() else 0.0, deaf=True)
+            return True
+        started = time.monotonic()
+        outcome = deliver(parcel, self._around.transport, self._left_seconds)
+        self._around.metrics.tried(time.monotonic() - started, self._tried.get(lane) == parcel.batch_id)
+        self._count(lane, outcome)
+        if outcome.retry is not None:
+            self._note_failure(lane, outcome.undelivered[0], outcome.retry)
+        else:
+            self._note_success(lane)
+        self._settle(parcel, outcome, stored)
+        return True
+
+    def _left_seconds(self) -> float:
+        left = self._settings.call_seconds
+        return left if self._closing_at is None else min(left, self._closing_at - time.monotonic())
+
+    def _count(self, lane: Lane, outcome: Outcome) -> None:
+        metrics = self._around.metrics
+        metrics.delivered(outcome.delivered_items, SIGNAL_OF_LANE[lane])
+        for reason, count in outcome.dropped.items():
+            metrics.dropped(reason, count)
+        for why in outcome.complaints:
+            if why not in self._complained and len(self._complained) < 20:
+                self._complained.add(why)
+                self._around.say(f"items were given up and counted: {why}")
+
+    def _settle(self, parcel: Parcel, outcome: Outcome, stored: bool) -> None:
+        """Move what was tried on; `flush` hears of it last."""
+        if stored:
+            self._disk.settle(parcel, outcome.undelivered)
+        else:
+            self._queue.settle(outcome.settled)
+            self._queue.give_back(self._store(outcome.undelivered))
+        self._tell()
+
+    def _store_next(self, lane: Lane) -> bool:
+        """Move a lane's next parcel from memory to the disk; False where it stays in memory."""
+        parcel = self._queue.take(lane)
+        if parcel is None:
+            return False
+        left = self._store([parcel])
+        self._queue.give_back(left)
+        self._tell()
+        return not left
+
+    def _store(self, parcels: Sequence[Parcel]) -> Sequence[Parcel]:
+        """Parcels of one lane go to the disk, in their order; returns those that stay in memory."""
+        for index, parcel in enumerate(parcels):
+            if not self._disk.keep(parcel):
+                return parcels[index:]
+            self._queue.settle(parcel.chunks, in_spool=True)
+        return ()
+
+    def _tell(self) -> None:
+        if self._flushing:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _note_failure(self, lane: Lane, parcel: Parcel, error: RetryableDelivery) -> None:
+        self._tried[lane] = parcel.batch_id
+        self._failed_in_closing = self._closing_at is not None
+        self.circuit.failed(lane, error, time.monotonic())
+        if self._outage_since is not None:
+            return
+        self._outage_since = time.monotonic()
+        where = "on the disk" if self._disk.is_on else f"in memory, up to {self._settings.queue_items} items,"
+        self._around.say(
+            f"the master at {self._around.master} does not take data ({error}); "
+            f"it is kept {where} until it does, training is not affected"
+        )
+
+    def _note_success(self, lane: Lane) -> None:
+        self._tried.pop(lane, None)
+        self.circuit.succeeded(lane)
+        if self._outage_since is not None and not self.circuit.is_failing:
+            seconds, self._outage_since = time.monotonic() - self._outage_since, None
+            dropped = int(self._around.metrics.totals()["dropped"])
+            self._around.say(
+                f"the master takes data again after {seconds:.1f} s; {dropped} items dropped so far"
+            )
+        if time.monotonic() >= self._adopt_at and self._closing_at is None:
+            self._adopt_at = time.monotonic() + _ADOPT_SECONDS
+            self._disk.adopt()
+
+    def _end(self) -> None:
+        """Store what memory holds, count what nobody keeps."""
+        self._queue.sort()
+        for lane in Lane if self._disk.is_on else ():
+            while self._store_next(lane):
+                pass
+        self._queue.close()
+        self._disk.close()
+        with self._changed:
+            self._changed.notify_all()
+
+
+def waits_of(settings: ClientSettings) -> Waits:
+    """The part of the settings that says when to try again."""
+    return Waits(
+        settings.retry_first_seconds,
+        settings.retry_max_seconds,
+        settings.probe_seconds,
+        settings.circuit_failures,
+    )
