@@ -19,7 +19,8 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
+from urllib3 import Timeout
 
 from arobust_otel.agent.transport import (
     MAX_HINT_SECONDS,
@@ -57,6 +58,15 @@ class _Seen:
     retry_after_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What all requests to one URL share: finding it out each time costs more than the request itself."""
+
+    prepared: requests.PreparedRequest
+    adapter: BaseAdapter
+    settings: dict[str, Any]  # proxies, certificates
+
+
 class _Session(requests.Session):
     """Keeps what came back, and ends a call at its deadline."""
 
@@ -65,6 +75,7 @@ class _Session(requests.Session):
         self.seen: _Seen | None = None
         self.bytes_raw = 0
         self.bytes_sent = 0
+        self._routes: dict[str, _Route] = {}
         self._batch_id = ""
         self._deadline = 0.0
         self._tries = 0
@@ -76,17 +87,11 @@ class _Session(requests.Session):
         self._deadline = time.monotonic() + deadline_seconds
         self._tries = 0
 
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """One request; raises `_GivenUp` where the exporter would otherwise retry."""
+    def request(self, *_: Any, **given: Any) -> requests.Response:
+        """One request of an exporter; raises `_GivenUp` where the exporter would otherwise retry."""
         self._tries += 1
-        left = max(0.05, self._deadline - time.monotonic())
-        kwargs.update(timeout=left, stream=True)
-        if self._batch_id:
-            kwargs["headers"] = {**kwargs["headers"], BATCH_ID_HEADER: self._batch_id}
-        self.bytes_sent += len(kwargs["data"])
-        self.bytes_raw += raw_size(kwargs["data"], kwargs["headers"].get("Content-Encoding", ""))
         try:
-            response = super().request(*args, **kwargs)
+            response = self._post(given["url"], given["headers"], given["data"])
             body = self._read(response)
         except requests.RequestException as error:
             self.seen = _Seen(None, _reason(error))
@@ -105,10 +110,36 @@ class _Session(requests.Session):
             raise _GivenUp(self.seen.reason)
         return response
 
+    def _post(self, url: str, headers: dict[str, str], data: bytes) -> requests.Response:
+        """Send without what `requests.Session` works out for every request; the answer's body is unread."""
+        route = self._routes.get(url)
+        if route is None:
+            route = self._routes[url] = self._find_route(url, headers)
+        request = route.prepared
+        request.body = data
+        request.headers["Content-Length"] = str(len(data))
+        if self._batch_id:
+            request.headers[BATCH_ID_HEADER] = self._batch_id
+        else:
+            request.headers.pop(BATCH_ID_HEADER, None)
+        self.bytes_sent += len(data)
+        self.bytes_raw += raw_size(data, headers.get("Content-Encoding", ""))
+        limit: Any = Timeout(total=max(0.05, self._deadline - time.monotonic()))  # connecting and waiting
+        return route.adapter.send(request, stream=True, timeout=limit, **route.settings)
+
+    def _find_route(self, url: str, headers: dict[str, str]) -> _Route:
+        """Proxies, ``.netrc`` and certificates as `requests` finds them, except that ours come first."""
+        prepared = self.prepare_request(requests.Request("POST", url, headers=headers))
+        authority = self.verify if isinstance(self.verify, str) else None
+        settings = self.merge_environment_settings(url, {}, None, authority, None)
+        kept = {name: settings[name] for name in ("proxies", "verify", "cert")}
+        return _Route(prepared, self.get_adapter(url), kept)
+
     def reset(self) -> None:
         """Fresh connection pools; the old ones' sockets belong to the parent process, too."""
         for prefix in tuple(self.adapters):
             self.mount(prefix, HTTPAdapter())
+        self._routes.clear()
 
     def _read(self, response: requests.Response) -> bytes:
         """The answer's body, within limits of size and time."""

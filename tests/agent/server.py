@@ -43,6 +43,8 @@ class MasterDouble:
         self.script = script or (lambda signal, body: Answer())
         self.accepted: list[tuple[str, bytes]] = []
         self.seen: list[tuple[str, float]] = []
+        self.headers: list[dict[str, str]] = []  # of OTLP requests, names in lower case
+        self.peers: list[tuple[str, int]] = []
         self.heartbeats: list[Heartbeat] = []
         self.heartbeat_times: list[float] = []
         self.commands: list[Command] = []
@@ -65,6 +67,9 @@ class MasterDouble:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
+                if self.path != PATH:
+                    double.headers.append({name.lower(): value for name, value in self.headers.items()})
+                    double.peers.append(self.client_address)
                 answer = double.take(self.path, body)
                 if answer.hold is not None:
                     answer.hold.wait(20)
