@@ -103,14 +103,14 @@ class MasterClient:
         Args:
             metric: see `worker_metrics.items_of`; what it does not know is counted as invalid.
         """
-        from arobust_otel.agent.worker_metrics import items_of
+        from arobust_otel.agent.worker_metrics import identity_of, items_of
 
         items, error = guard.attempt("metrics of a worker", lambda: list(items_of(metric)))
         if items is None:
             self._metrics.dropped("invalid", 1)
             self._say(f"a worker's metrics were given up and counted: {error}")
             return
-        self.report(items)
+        self.report(items, identity=identity_of(metric, self.resource))
 
     def flush(self, deadline_seconds: float) -> bool:
         """Send everything now, and return by the deadline at the latest.

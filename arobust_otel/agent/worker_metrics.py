@@ -59,21 +59,29 @@ def items_of(metric: object) -> list[Any]:
         points, log lines and stacks; where the metric cannot be read, the metric itself as the only item.
     """
     try:
-        if isinstance(metric, CollectedMetric):
-            return list(metric.items)
-        if isinstance(metric, (str, bytes)):
-            text = metric if isinstance(metric, str) else metric.decode("utf-8")
-            metric = WorkerTrainingMetric.from_json(text)
-        if not isinstance(metric, WorkerTrainingMetric) or not isinstance(metric.data_content, str):
+        read = _parsed(metric)
+        if isinstance(read, CollectedMetric):
+            return list(read.items)
+        if not isinstance(read, WorkerTrainingMetric) or not isinstance(read.data_content, str):
             return [metric]
-        return list(_READERS[metric.data_type](metric, time_of(metric)))
+        return list(_READERS[read.data_type](read, time_of(read)))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return [metric]
 
 
+def _parsed(metric: object) -> object:
+    """JSON as the metric that it holds, everything else as it is."""
+    if isinstance(metric, bytes):
+        metric = metric.decode("utf-8")
+    return WorkerTrainingMetric.from_json(metric) if isinstance(metric, str) else metric
+
+
 def identity_of(metric: object, known: JobIdentity) -> JobIdentity:
     """The attempt that a metric belongs to: `known`, with the metric's own node rank where it has one."""
-    rank = getattr(metric, "node_rank", -1)
+    try:
+        rank = getattr(_parsed(metric), "node_rank", -1)
+    except (ValueError, TypeError, RecursionError):
+        return known
     if not isinstance(rank, int) or rank < 0 or rank == known.node_rank:
         return known
     return JobIdentity(known.job_id, known.incarnation, known.host, rank)
@@ -115,7 +123,10 @@ def _log(metric: WorkerTrainingMetric, time_ns: int) -> list[LogLine]:
 def _xpu_timer(metric: WorkerTrainingMetric, time_ns: int) -> list[Point]:
     from arobust_otel.collectors.xpu_timer import points_of  # its parser is loaded where it is needed
 
-    return list(points_of(metric.data_content, time_ns))
+    points = list(points_of(metric.data_content, time_ns))
+    if not points and metric.data_content.strip():
+        raise ValueError("no figure of xpu_timer")
+    return points
 
 
 def _resources(metric: WorkerTrainingMetric, time_ns: int) -> list[Point]:
@@ -125,8 +136,14 @@ def _resources(metric: WorkerTrainingMetric, time_ns: int) -> list[Point]:
     return resource_points(values, at_ns)
 
 
-def resource_points(stats: ResourceStats | Mapping[str, Any], time_ns: int) -> list[Point]:
-    """Processors, memory and accelerators. A figure that is missing is no point."""
+def resource_points(
+    stats: ResourceStats | Mapping[str, Any], time_ns: int, accelerator_ids: Mapping[int, str] | None = None
+) -> list[Point]:
+    """Processors, memory and accelerators. A figure that is missing is no point.
+
+    Raises:
+        ValueError: there is no figure at all.
+    """
     values = asdict(stats) if isinstance(stats, ResourceStats) else dict(stats)
     points = []
     if (cpu := values.get("cpu_percent")) is not None:
@@ -134,25 +151,30 @@ def resource_points(stats: ResourceStats | Mapping[str, Any], time_ns: int) -> l
     if (memory := values.get("memory_mb")) is not None:
         points.append(Point(signals.HOST_MEMORY_USAGE, int(memory * MEBIBYTE), time_ns))
     for gpu in values.get("gpu_stats") or ():
-        points += _accelerator(gpu if isinstance(gpu, dict) else asdict(gpu), time_ns)
+        points += _accelerator(gpu if isinstance(gpu, dict) else asdict(gpu), time_ns, accelerator_ids or {})
     if not points:
         raise ValueError("no figure at all")
     return points
 
 
-def _accelerator(values: Mapping[str, Any], time_ns: int) -> list[Point]:
+def _accelerator(values: Mapping[str, Any], time_ns: int, ids: Mapping[int, str]) -> list[Point]:
     """Points of one accelerator; its number on the node stands where its UUID is not known."""
-    attributes: Attributes = {signals.HW_ID: str(values["index"]), signals.HW_TYPE: "gpu"}
-    known = (
-        (signals.HW_UTILIZATION, "gpu_utilization", lambda value: float(value) / 100),
-        (signals.HW_MEMORY_USAGE, "used_memory_mb", lambda value: int(value * MEBIBYTE)),
-        (signals.HW_MEMORY_LIMIT, "total_memory_mb", lambda value: int(value * MEBIBYTE)),
+    number = int(values["index"])
+    attributes: Attributes = {signals.HW_ID: ids.get(number, str(number)), signals.HW_TYPE: "gpu"}
+    figures = (
+        (signals.HW_UTILIZATION, "gpu_utilization", 0.01),
+        (signals.HW_MEMORY_USAGE, "used_memory_mb", MEBIBYTE),
+        (signals.HW_MEMORY_LIMIT, "total_memory_mb", MEBIBYTE),
     )
-    return [
-        Point(name, convert(values[key]), time_ns, dict(attributes))
-        for name, key, convert in known
-        if values.get(key) is not None
-    ]
+    points = []
+    for name, key, factor in figures:
+        value = values.get(key)
+        if value is not None and math.isfinite(value):
+            scaled = value * factor
+            points.append(
+                Point(name, int(scaled) if factor == MEBIBYTE else scaled, time_ns, dict(attributes))
+            )
+    return points
 
 
 def share(cpu_percent: float) -> float:

@@ -87,10 +87,11 @@ class LogsCollector:
         """Files that another process delivers for now: they are not followed, wherever they are found."""
         self._others = frozenset(paths)
 
-    def position(self, path: str) -> Position | None:
-        """What was delivered of a file; None where that is not known."""
-        tail = self._tails.get(path)
-        return tail.position if tail is not None else self._known.get(path)
+    def positions(self) -> dict[str, Position]:
+        """What was delivered of each file, where that is known."""
+        found = dict(self._known)
+        found |= {path: tail.position for path, tail in self._tails.items() if tail.position is not None}
+        return found
 
     def close(self) -> None:
         """Keep the positions and give the files back."""
@@ -144,10 +145,7 @@ class LogsCollector:
     def _save(self) -> None:
         if self.state_file is None:
             return
-        positions = dict(self._known)
-        for path, tail in self._tails.items():
-            if tail.position is not None:
-                positions[path] = tail.position
+        positions = self.positions()
         if positions != self._saved:
             store_positions(self.state_file, positions)
             self._saved = positions

@@ -94,6 +94,10 @@ HOST_PRESSURE = _define(
     "arobust.host.pressure", GAUGE, "1", "share of time some task waited (10 s mean), by arobust.resource"
 )
 OOM_KILLS = _define("arobust.host.oom_kills", COUNTER, "{kill}", "processes the kernel ended for memory")
+CONTAINER_MEMORY_USAGE = _define(
+    "container.memory.usage", UPDOWN, "By", "memory that counts against the container's limit"
+)
+CONTAINER_MEMORY_LIMIT = _define("arobust.container.memory.limit", UPDOWN, "By", "what it may use")
 
 # Accelerators (attribute hw.id: the device's UUID). Fractions are 0 to 1.
 HW_UTILIZATION = _define("hw.gpu.utilization", GAUGE, "1", "share of time some kernel ran on the device")

@@ -1,0 +1,54 @@
+"""The client of a monitor: a given one, else one of its own where the environment names a master."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from arobust_otel import guard
+from arobust_otel.agent.handing import logger
+from arobust_otel.common.constants import EnvConfigKey
+from arobust_otel.common.utils import get_env
+
+_CLOSE_SECONDS = 1.0
+
+
+def named_master() -> str | None:
+    """The master that the environment names on purpose; None where nothing does."""
+    return get_env(EnvConfigKey.MASTER_ADDR) or os.environ.get("AROBUST_MASTER") or None
+
+
+class OwnClient:
+    """Holds a client that was given, or makes one and ends it."""
+
+    def __init__(self) -> None:
+        self._given: Any = None
+        self._made: Any = None
+
+    def set(self, client: Any) -> None:
+        """Use this one from now on."""
+        self._given = client
+
+    def is_to_be_had(self) -> bool:
+        """Whether `get` will give one."""
+        return self._given is not None or named_master() is not None
+
+    def get(self) -> Any:
+        """The client; None where there is none."""
+        if self._given is not None or self._made is not None:
+            return self._made if self._given is None else self._given
+        address = named_master()
+        if address is None:
+            return None
+        from arobust_otel.agent.master_client import MasterClient  # the SDK is loaded only where it is used
+
+        self._made, error = guard.attempt("MasterClient", lambda: MasterClient(address))
+        if error is not None:
+            logger.error("no client for the master at %s: %s", address, error)
+        return self._made
+
+    def close(self) -> None:
+        """End the one that was made; a given one belongs to the giver."""
+        made, self._made = self._made, None
+        if made is not None:
+            made.close(_CLOSE_SECONDS)

@@ -1,0 +1,128 @@
+"""Progress that a training script writes into a small file, read and reported beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from arobust_otel import guard
+from arobust_otel.agent.handing import hand_over, logger, process_attributes, worker_metric
+from arobust_otel.agent.monitor.own_client import OwnClient
+from arobust_otel.agent.monitor.resource import REPORT_SECONDS, ResourceMonitor
+from arobust_otel.agent.periodic import Periodic, stop_all
+from arobust_otel.agent.worker_metrics import training_points
+from arobust_otel.common.constants import Accelerators, DiagnosisDataType, EnvConfigKey
+from arobust_otel.common.utils import get_env, get_node_rank
+from arobust_otel.model import signals
+
+_STOP_SECONDS = 1.0
+
+
+def write_training_metrics(
+    metrics_path: str | os.PathLike[str], step: int, timestamp: float | None = None
+) -> None:
+    """Write down the newest step, as a whole: a reader sees the old file or the new one.
+
+    Args:
+        metrics_path: where `TrainingMonitor` reads it; its folder is made.
+        step: steps finished.
+        timestamp: seconds since the epoch; now by default.
+    """
+    target = Path(metrics_path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    values = {"step": int(step), "timestamp": time.time() if timestamp is None else timestamp}
+    scratch = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.new")
+    try:
+        scratch.write_text(json.dumps(values), encoding="utf-8")
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+class TrainingMonitor:
+    """Reads what `write_training_metrics` wrote and reports each new step; starts ResourceMonitor, too.
+
+    Args:
+        metrics_path: the file; it may appear later and is never deleted.
+        device_type: kind of accelerator.
+    """
+
+    def __init__(
+        self, metrics_path: str | os.PathLike[str], device_type: str = Accelerators.NVIDIA_GPU
+    ) -> None:
+        self.metrics_path = Path(metrics_path)
+        self._resources = ResourceMonitor.singleton_instance()
+        if device_type != self._resources.gpu_type:
+            self._resources.reconfigure(device_type)
+        self._client = OwnClient()
+        self._last: tuple[int, float] = (0, 0.0)  # step and time of what was reported
+        self._loop = Periodic("training-monitor", REPORT_SECONDS, self._round)
+
+    def set_client(self, client: Any) -> None:
+        """What takes the steps."""
+        self._client.set(client)
+
+    def start(self) -> None:
+        """Report now and every 15 s. Nothing happens unless ``arobust_MONITOR_ENABLED`` is ``true``."""
+        if (get_env(EnvConfigKey.MONITOR_ENABLED) or "").lower() != "true":
+            logger.info("TrainingMonitor stays off: %s is not true", EnvConfigKey.MONITOR_ENABLED)
+            return
+        self._resources.start(self)
+        self._loop.start()
+
+    def stop(self) -> None:
+        """End within about a second; ResourceMonitor goes on where somebody else started it, too."""
+        stop_all([self._loop], _STOP_SECONDS)
+        self._resources.stop(self)
+        self._client.close()
+
+    def report_step(self) -> bool:
+        """Report the newest step where it is new; True where a client was given it.
+
+        One process of a job speaks: the one of rank 0, on a job that numbers nodes the node of rank 0.
+        """
+        if not speaks_for_the_job():
+            return False
+        values, error = guard.attempt("metrics file", self._read)
+        if values is None:
+            if error is not None:
+                logger.warning("%s cannot be read: %s", self.metrics_path, error)
+            return False
+        step, at = values
+        if step <= 0 or (step, at) == self._last:
+            return False
+        client = self._client.get()
+        if client is None:
+            logger.warning("TrainingMonitor has no client: nothing is sent; call set_client()")
+            return False
+        self._last = (step, at)
+        own = process_attributes()
+        own.pop(signals.PID)
+        points = training_points({"step": step}, int(at * 1e9), own)
+        content = json.dumps({"step": step, "timestamp": at})
+        hand_over(client, worker_metric(DiagnosisDataType.TRAINING_METRIC, content, points))
+        return True
+
+    def _read(self) -> tuple[int, float] | None:
+        """Step and time of the file; None where there is no file yet."""
+        try:
+            values = json.loads(self.metrics_path.read_bytes())
+        except FileNotFoundError:
+            return None
+        return int(values["step"]), float(values.get("timestamp") or time.time())
+
+    def _round(self, ended: threading.Event) -> None:
+        if not ended.is_set():
+            self.report_step()
+
+
+def speaks_for_the_job() -> bool:
+    """Whether this process is rank 0, or may be: where nothing says a rank it is the only one."""
+    rank = os.environ.get("RANK", "")
+    if "LOCAL_RANK" in os.environ and rank.isdecimal():
+        return int(rank) == 0
+    return get_node_rank() in (0, -1)
