@@ -6,15 +6,14 @@ ended: they count where they rose within the last samples before the death.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from arobust_otel.collectors.kmsg import KERNEL_LOG, KernelLog
 from arobust_otel.collectors.procfs import PROC, parse_pairs, read_text
 
 CGROUP = Path("/sys/fs/cgroup")
-KERNEL_LOG = Path("/dev/kmsg")
 RECENT_SAMPLES = 5  # 2.5 s: the death is told up to half a second after it was seen
 MAX_LOG_RECORDS = 50_000
 
@@ -47,26 +46,15 @@ def names_victim(record: str, pid: int) -> bool:
 def log_names_victim(path: Path, pid: int) -> bool | None:
     """Whether the kernel's log names the process; None where it may not be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        log = KernelLog(path)
     except OSError:
         return None
     try:
-        for _ in range(MAX_LOG_RECORDS):
-            try:
-                record = os.read(descriptor, 8192)
-            except BrokenPipeError:  # this record was overwritten meanwhile
-                continue
-            if not record:
-                return False
-            if names_victim(record.decode("utf-8", "replace"), pid):
-                return True
-    except BlockingIOError:
-        return False
+        return any(names_victim(record.text, pid) for record in log.read(MAX_LOG_RECORDS))
     except OSError:
         return None
     finally:
-        os.close(descriptor)
-    return False
+        log.close()
 
 
 @dataclass(slots=True)
