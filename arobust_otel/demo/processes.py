@@ -47,14 +47,23 @@ class Processes:
         self._launcher: subprocess.Popen[bytes] | None = None
         self._ranks: dict[int, psutil.Process] = {}
 
-    def start_master(self) -> None:
-        """`arobust master` on free ports."""
+    def start_master(self, config: Path | None = None) -> None:
+        """`arobust master` on free ports, with the settings of a file where one is given."""
         command = [sys.executable, "-m", "arobust_otel.cli", "master", "--data-dir", str(self._places.data)]
         command += ["--otlp-http", "127.0.0.1:0", "--otlp-grpc", "127.0.0.1:0", "--api", "127.0.0.1:0"]
+        command += ["--config", str(config)] if config else []
         self._master = self._start(command, "master.out", self._environment({}))
 
-    def start_training(self, master: str, ranks: int, port: int, arguments: Iterable[str]) -> None:
-        """`opentelemetry-instrument torchrun ... train_gpt.py ...`."""
+    def start_training(
+        self, master: str, ranks: int, port: int, arguments: Iterable[str], heartbeats: str = ""
+    ) -> None:
+        """`opentelemetry-instrument torchrun ... train_gpt.py ...`.
+
+        Args:
+            master: URL that telemetry goes to: the master's, or a Collector's in front of it.
+            port: rendezvous of the ranks.
+            heartbeats: URL of the master itself where telemetry goes elsewhere.
+        """
         torchrun = Path(sys.executable).parent / "torchrun"
         launch = [str(torchrun)] if torchrun.is_file() else [sys.executable, "-m", "torch.distributed.run"]
         instrument = beside_interpreter("opentelemetry-instrument") or "opentelemetry-instrument"
@@ -66,6 +75,7 @@ class Processes:
                 "AROBUST_LOG_FILES": str(self._places.train_log),
                 "OMP_NUM_THREADS": "1",
                 "PYTHONUNBUFFERED": "1",
+                **({"AROBUST_HEARTBEAT_URL": heartbeats} if heartbeats else {}),
             }
         )
         self._launcher = self._start(command, "train.out", environ)
