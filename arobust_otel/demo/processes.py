@@ -57,12 +57,9 @@ class Processes:
     def start_training(
         self, master: str, ranks: int, port: int, arguments: Iterable[str], heartbeats: str = ""
     ) -> None:
-        """`opentelemetry-instrument torchrun ... train_gpt.py ...`.
+        """`opentelemetry-instrument torchrun ... train_gpt.py ...`; the ranks meet at `port`.
 
-        Args:
-            master: URL that telemetry goes to: the master's, or a Collector's in front of it.
-            port: rendezvous of the ranks.
-            heartbeats: URL of the master itself where telemetry goes elsewhere.
+        Where telemetry goes to a Collector instead of the master, `heartbeats` is the URL of the master itself.
         """
         torchrun = Path(sys.executable).parent / "torchrun"
         launch = [str(torchrun)] if torchrun.is_file() else [sys.executable, "-m", "torch.distributed.run"]
