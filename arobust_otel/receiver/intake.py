@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from arobust_otel.errors import DecodeError, JournalError
 from arobust_otel.journal import Appender, Kind, Source
+from arobust_otel.journal.tail import recent_batches
 from arobust_otel.model.heartbeat import Command, Heartbeat, Reply, decode_heartbeat
 from arobust_otel.otlp.json import to_protobuf
 from arobust_otel.otlp.limits import BodyTooLarge, UnknownEncoding, inflate
@@ -23,7 +24,7 @@ from arobust_otel.receiver.commands import CommandTable
 from arobust_otel.receiver.commit import GroupCommit
 from arobust_otel.receiver.counts import HTTP, ReceiverCounts
 from arobust_otel.receiver.limits import ReceiverLimits
-from arobust_otel.receiver.repeats import Repeats, batch_id_of
+from arobust_otel.receiver.repeats import WINDOW, Repeats, batch_id_of
 
 CHECKS_AT_ONE_TIME = 2  # of large bodies, in threads: each may hold `body_bytes` of inflated data
 
@@ -65,10 +66,12 @@ class Intake:
         heartbeat_seconds: float = 2.0,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`clock` gives the receive time in nanoseconds since the epoch."""
+        """Batches in the journal's tail are known from the start.
+
+        `clock` gives the receive time in nanoseconds since the epoch."""
         self.appender = appender
         self.counts = ReceiverCounts(clock())
-        self.repeats = Repeats()
+        self.repeats = Repeats(recent_batches(appender.folder, WINDOW))
         self.commands = CommandTable()
         self.dropped_ticks = 0
         self._commit = commit
