@@ -59,7 +59,7 @@ class Processes:
     ) -> None:
         """`opentelemetry-instrument torchrun ... train_gpt.py ...`; the ranks meet at `port`.
 
-        Where telemetry goes to a Collector instead of the master, `heartbeats` is the URL of the master itself.
+        Where telemetry goes to a Collector instead of the master, `heartbeats` is the URL of the master.
         """
         torchrun = Path(sys.executable).parent / "torchrun"
         launch = [str(torchrun)] if torchrun.is_file() else [sys.executable, "-m", "torch.distributed.run"]
@@ -122,6 +122,7 @@ class Processes:
             if name in KEPT or not (name in FOREIGN_NAMES or name.startswith(FOREIGN))
         }
         environ["AROBUST_BEACON_DIR"] = str(self._places.beacons)
+        environ["AROBUST_SPOOL_DIR"] = str(self._places.run / "spool")
         if self._python_path is not None:
             parts = [environ["PYTHONPATH"]] if environ.get("PYTHONPATH") else []
             environ["PYTHONPATH"] = os.pathsep.join([*parts, str(self._python_path)])
