@@ -57,9 +57,9 @@ class Sampler:
         """One sample of the core collectors, and what is not a point of the others since the last time."""
         items: list[Item] = []
         for thread in self._threads:
+            items.extend(thread.take_facts())
             if not self._closed:
                 thread.offer(node)
-            items.extend(thread.take_facts())
         for run in self._core:
             if run.collector is not None:
                 run.call(now, node, items.append)
