@@ -81,6 +81,14 @@ class Ledger:
         finally:
             os.close(descriptor)
 
+    @classmethod
+    def open_or_in_memory(cls, path: Path) -> Ledger:
+        """As `open`; where there is no room or no right, what memory holds is counted in memory only."""
+        try:
+            return cls.open(path)
+        except OSError:
+            return cls.in_memory()
+
     def account(self) -> Account:
         """What the file says now; an empty account where it is none of ours."""
         return _account(self._words.tolist())

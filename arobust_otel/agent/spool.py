@@ -7,7 +7,6 @@ a slot each. A forked child has none: the files are its parent's.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sqlite3
 import threading
@@ -122,12 +121,14 @@ class Spool:
             self._dropped.clear()
         return dropped
 
-    def adopt(self) -> None:
-        """Take over what one other job without a living process left, as far as there is room.
+    def adopt(self) -> int:
+        """Take over what one other job without a living process left, where it fits; returns items.
 
         To be called now and then while the master takes data.
         """
+        before = self._stats.items
         self._safely(lambda _: self._adopt_from(list(other_jobs(self.folder)), most=1), None)
+        return max(0, self._stats.items - before)
 
     def close(self) -> None:
         """A clean end; what waits stays for the next process, an empty slot goes."""
@@ -159,6 +160,8 @@ class Spool:
             except _DISK_ERRORS as error:
                 self._fail(error)
                 return otherwise
+            if self._shelf.is_stuck and self._slot is not None:
+                self._renew(self._slot, self._shelf.spooled, self._slot.remove_database)
             self._note(result)
             return result
 
@@ -179,7 +182,6 @@ class Spool:
             self._stats = replace(self._stats, state=FULL)
         elif is_damage(error) and self._slot is not None and self._shelf is not None:
             held, spooled = self._stats.items, self._shelf.spooled
-            self._give_up(error)
             self._replace_damaged(self._slot, held, spooled)
         else:
             self._give_up(error)
@@ -200,11 +202,7 @@ class Spool:
         except _DISK_ERRORS as error:
             self._give_up(error)
             return
-        try:
-            check_file(self._slot.folder / LEDGER)
-            self.ledger = Ledger.open(self._slot.folder / LEDGER)
-        except (OSError, SpoolRefused):  # no room or no right: what memory holds is counted in memory only
-            self.ledger = Ledger.in_memory()
+        self.ledger = Ledger.open_or_in_memory(self._slot.folder / LEDGER)
         self._open_store(self._slot)
 
     def _open_store(self, slot: Slot) -> None:
@@ -213,10 +211,11 @@ class Spool:
                 check_file(slot.folder / name)
             self._begin(Store(slot.folder / DATABASE), self.ledger.account().spooled)
         except _DISK_ERRORS as error:
-            self._give_up(error)
-            if is_damage(error):
-                account = self.ledger.account()
-                self._replace_damaged(slot, account.held, account.spooled)
+            account = self.ledger.account()
+            if not is_damage(error):
+                self._give_up(error)
+                return
+            self._replace_damaged(slot, account.held, account.spooled)
 
     def _begin(self, store: Store, spooled: int) -> None:
         """Use an open file; the first time this begins a new epoch of the ledger."""
@@ -233,9 +232,16 @@ class Spool:
 
     def _replace_damaged(self, slot: Slot, held: int, spooled: int) -> None:
         """Set a damaged file aside, count what it held, and begin with an empty one."""
+        self._add_dropped(DAMAGED, held)
+        self._renew(slot, spooled, lambda: set_aside(slot.folder, slot.folder, time.time_ns()))
+
+    def _renew(self, slot: Slot, spooled: int, clear: Callable[[], None]) -> None:
+        """Begin with a new file, once the old one is out of the way."""
+        if self._shelf is not None:
+            self._shelf.store.close()
+        self._shelf = None
         try:
-            set_aside(slot.folder, slot.folder, time.time_ns())
-            self._add_dropped(DAMAGED, held)
+            clear()
             self._begin(Store(slot.folder / DATABASE), spooled)
         except _DISK_ERRORS as error:
             self._give_up(error)
@@ -275,10 +281,9 @@ class Spool:
     # --- fork ---------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        """In a forked child: closing the parent's database would write into it, so it is never closed."""
+        """In a forked child: files and connection are the parent's."""
         if self._shelf is not None:
-            connection = ctypes.py_object(self._shelf.store.connection)
-            ctypes.pythonapi.Py_IncRef(connection)  # also not at the end of the interpreter
+            self._shelf.store.abandon()
         if self._slot is not None:
             self._slot.release()
         self._shelf = self._slot = None
@@ -292,9 +297,4 @@ __all__ = ["FULL", "KILLED", "OFF", "OK", "Spool", "SpoolLimits", "SpoolStats"]
 _open_spools: weakref.WeakSet[Spool] = weakref.WeakSet()
 
 
-def _leave_in_child() -> None:
-    for spool in list(_open_spools):
-        spool._leave()
-
-
-os.register_at_fork(after_in_child=_leave_in_child)
+os.register_at_fork(after_in_child=lambda: [*map(Spool._leave, list(_open_spools))])

@@ -140,6 +140,11 @@ class Slot:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def remove_database(self) -> None:
+        """Delete the parcels; raises OSError."""
+        for name in DATABASE_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
     def dispose(self) -> None:
         """Delete the slot with its files, and the job's folder where nothing else is in it.
 

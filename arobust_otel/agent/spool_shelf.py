@@ -60,6 +60,11 @@ class Shelf:
             sum(h.parcels for h in found), sum(h.items for h in found), sum(h.bytes for h in found)
         )
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing waits, but the file cannot even be emptied: a new one is the way out."""
+        return bool(self._gone) and not self.total().parcels
+
     def pending(self, lane: Lane) -> int:
         """How many parcels of a lane wait."""
         return self._lanes.get(lane, _NOTHING).parcels
@@ -168,22 +173,24 @@ class Shelf:
     def _delete(self, entries: Sequence[Entry]) -> None:
         """Delete; where the disk is too full even for that, remember."""
         ids = [entry.batch_id for entry in entries]
-        try:
-            self.store.delete(ids)
-        except sqlite3.Error as error:
-            if not is_full(error):
-                raise
+        if not self._delete_if_possible(ids):
             self._gone.update(ids)
 
     def _forget_gone(self) -> None:
-        if not self._gone:
-            return
-        try:
-            self.store.delete(sorted(self._gone))
+        if self._gone and self._delete_if_possible(sorted(self._gone)):
             self._gone.clear()
-        except sqlite3.Error as error:
-            if not is_full(error):
-                raise
+
+    def _delete_if_possible(self, ids: Sequence[str]) -> bool:
+        for use_log_again in (False, True):
+            try:
+                if use_log_again:
+                    self.store.checkpoint()
+                self.store.delete(ids)
+                return True
+            except sqlite3.Error as error:
+                if not is_full(error):
+                    raise
+        return False
 
     def _drop(self, entries: Iterable[Entry], reason: str) -> None:
         for entry in entries:

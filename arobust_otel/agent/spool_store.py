@@ -7,6 +7,7 @@ when it returns (also after a power cut); a removal may come back, which the mas
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,6 +80,7 @@ class Store:
         run("PRAGMA locking_mode=EXCLUSIVE")
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=FULL")
+        run("PRAGMA wal_autocheckpoint=256")  # pages: the log may take a MiB of a disk that is nearly full
         version = run("PRAGMA user_version").fetchone()[0]
         if version not in (0, VERSION):
             raise sqlite3.NotSupportedError(f"{self.path} was written by another version ({version})")
@@ -212,6 +214,10 @@ class Store:
         """Close the file; nothing is lost where that fails."""
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
+
+    def abandon(self) -> None:
+        """In a forked child: closing would write into the parent's files, so the connection stays."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.connection))
 
     def _insert(self, entry: Entry, place: int, body: bytes) -> None:
         values = (
