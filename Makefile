@@ -54,6 +54,14 @@ test: $(VENV)/.installed-dev torch  ## All tests, with three live cases: hang, k
 test-live: $(VENV)/.installed-dev torch  ## Every fault, ranks 0 and 2, three times; a table of times to verdict.
 	$(BIN)/python tests/live/matrix.py
 
+.PHONY: stack-programs
+stack-programs: $(VENV)/.installed-dev  ## Build Collector, Prometheus, Loki, Jaeger, Alertmanager for tests (needs Go).
+	@$(BIN)/python -m tools.stack.programs
+
+.PHONY: test-stack
+test-stack: $(VENV)/.installed-dev torch stack-programs  ## A live hang into all of these, and the questions people ask.
+	$(BIN)/python -m pytest tests/stack tests/stack/whole_stack.py -p no:randomly $(TEST_OPTIONS)
+
 .PHONY: lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -62,6 +70,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m arobust_otel.docs --check
+	$(BIN)/python -m tools.alerts --check
 
 .PHONY: check
 check: lint test  ## Format, lint, types, import contracts, documentation freshness, tests.
@@ -73,6 +82,7 @@ bench: $(VENV)/.installed  ## What the engine costs per request and per tick.
 .PHONY: docs
 docs: $(VENV)/.installed  ## Write the generated pages.
 	$(BIN)/python -m arobust_otel.docs
+	$(BIN)/python -m tools.alerts
 
 .PHONY: dashboards
 dashboards: $(VENV)/.installed-dev  ## Write the Grafana boards.
