@@ -40,7 +40,7 @@ def test_the_stories_of_the_alerts_come_true() -> None:
 def test_prometheus_takes_otlp_with_our_labels_and_late_points(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
-    file = configuration(tmp_path, {"127.0.0.1:4380": address}) / "prometheus.yml"
+    file = configuration(tmp_path, {"127.0.0.1:9464": address}) / "prometheus.yml"
     arguments = [f"--config.file={file}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
     arguments += [f"--web.listen-address={address}", "--web.enable-otlp-receiver"]
     with running("prometheus", arguments, tmp_path, f"http://{address}/-/ready"):

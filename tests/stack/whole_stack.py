@@ -1,0 +1,281 @@
+"""A live hang through a Collector gateway and the master into every store, asked for as people would ask.
+
+Not collected by its name: `make test-stack` runs it. One run serves all questions; it takes some minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arobust_otel.demo.api import Api, read_master_file
+from arobust_otel.demo.drill import Drill
+from arobust_otel.demo.options import DemoOptions
+from arobust_otel.demo.places import Places, copy_script, make_places
+from arobust_otel.demo.processes import Processes
+from arobust_otel.demo.progress import Progress
+from arobust_otel.demo.run import TRAINING_ARGUMENTS
+from arobust_otel.demo.torch_env import ensure
+from arobust_otel.demo.watch import Watch
+from arobust_otel.model import signals
+from arobust_otel.model.prometheus_names import label_name, metric_name
+from arobust_otel.otlp.incidents import digest, trace_id
+from tests.forwarders.sink import Sink, sinking
+from tests.stack.running import CONFIG, asked, configuration, free_ports, running, until_answer
+
+RANKS, CULPRIT = 4, 2
+RUN_SECONDS = 300.0
+STORE_SECONDS = 60.0
+pytestmark = [pytest.mark.stack, pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(480)]
+
+MASTER = """
+[forwarders.prometheus]
+type = "otlp_http"
+endpoint = "{prometheus}/api/v1/otlp"
+signals = ["metrics"]
+
+[forwarders.loki]
+type = "otlp_http"
+endpoint = "{loki}/otlp"
+signals = ["logs"]
+
+[forwarders.traces]
+type = "otlp_http"
+endpoint = "{traces}"
+signals = ["traces"]
+"""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Ports of this run; a URL of each."""
+
+    prometheus: str
+    loki: str
+    traces: str
+    jaeger: str
+    alertmanager: str
+    gateway: str
+
+    @classmethod
+    def free(cls) -> Addresses:
+        return cls(*(f"http://127.0.0.1:{port}" for port in free_ports(6)))
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is there to ask once the verdict is open."""
+
+    at: Addresses
+    webhook: Sink
+    api: Api
+    incident: dict[str, Any]
+    progress: Progress
+
+    @property
+    def job(self) -> str:
+        return str(self.incident["job_id"])
+
+    def promql(self, query: str) -> list[dict[str, Any]]:
+        answer = asked(f"{self.at.prometheus}/api/v1/query", query=query)
+        return list(answer["data"]["result"]) if answer else []
+
+    def logql(self, query: str) -> list[tuple[str, dict[str, str]]]:
+        """(line, labels and structured metadata) of everything that the query finds."""
+        answer = asked(f"{self.at.loki}/loki/api/v1/query_range", query=query, since="1h", limit=500)
+        streams = answer["data"]["result"] if answer else []
+        return [(line, stream["stream"]) for stream in streams for _, line in stream["values"]]
+
+    def spans(self, trace: str) -> list[dict[str, Any]]:
+        answer = asked(f"{self.at.jaeger}/api/traces/{trace}")
+        return list(answer["data"][0]["spans"]) if answer and answer["data"] else []
+
+
+@contextlib.contextmanager
+def stores(at: Addresses, folder: Path, master_metrics: str, webhook: Sink) -> Iterator[None]:
+    """Prometheus, Alertmanager, Loki and Jaeger under our files, on this run's ports."""
+    replaced = {
+        "127.0.0.1:9464": master_metrics,
+        "127.0.0.1:9093": _host(at.alertmanager),
+        "127.0.0.1:9099": f"127.0.0.1:{webhook.port}",
+    }
+    files = configuration(folder, replaced)
+    grpc = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    loki_port = at.loki.rpartition(":")[2]
+    loki = {
+        "LOKI_PORT": loki_port,
+        "LOKI_GRPC_PORT": grpc[0].rpartition(":")[2],
+        "LOKI_DATA": str(folder / "loki"),
+    }
+    jaeger = {
+        "JAEGER_UI": _host(at.jaeger), "JAEGER_HTTP": _host(at.traces),
+        "JAEGER_QUERY_GRPC": grpc[1], "JAEGER_GRPC": grpc[2],
+    }  # fmt: skip
+    started = {
+        "alertmanager": (
+            [f"--config.file={files / 'alertmanager.yml'}", f"--storage.path={folder / 'alerts'}",
+             f"--web.listen-address={_host(at.alertmanager)}", "--cluster.listen-address="],
+            f"{at.alertmanager}/-/ready", {},
+        ),
+        "prometheus": (
+            [f"--config.file={files / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
+             f"--web.listen-address={_host(at.prometheus)}", "--web.enable-otlp-receiver"],
+            f"{at.prometheus}/-/ready", {},
+        ),
+        "jaeger": (["--config", str(files / "jaeger.yaml")], f"{at.jaeger}/api/services", jaeger),
+        "loki": (
+            [f"-config.file={files / 'loki.yaml'}", "-config.expand-env=true"], f"{at.loki}/ready", loki,
+        ),
+    }  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for name, (arguments, ready, environ) in started.items():
+            stack.enter_context(running(name, arguments, folder, ready, environ))
+        yield
+
+
+@contextlib.contextmanager
+def gateway(at: Addresses, folder: Path, master: str) -> Iterator[None]:
+    """The Collector between agents and master."""
+    health, grpc, metrics = free_ports(3)
+    environ = {
+        "AROBUST_MASTER": master, "OTELCOL_HTTP": _host(at.gateway), "OTELCOL_GRPC": f"127.0.0.1:{grpc}",
+        "OTELCOL_HEALTH": f"127.0.0.1:{health}", "OTELCOL_METRICS_PORT": str(metrics),
+        "OTELCOL_QUEUE": str(folder / "queue"),
+    }  # fmt: skip
+    arguments = ["--config", str(CONFIG / "otelcol-gateway.yaml")]
+    with running("otelcol", arguments, folder, f"http://127.0.0.1:{health}", environ):
+        yield
+
+
+def _host(url: str) -> str:
+    return url.removeprefix("http://")
+
+
+@contextlib.contextmanager
+def ended(processes: Processes, places: Places) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        left = processes.end()
+        places.remove()
+        assert left == []
+
+
+def hang(api: Api, at: Addresses, places: Places, processes: Processes, progress: Progress) -> dict[str, Any]:
+    """Train through the gateway, hang one rank, and wait for the open incident."""
+    import time
+
+    options = DemoOptions("hang", CULPRIT, RANKS, timeout_seconds=RUN_SECONDS)
+    drill = Drill(options, places)
+    try:
+        copy_script(places)
+        arguments = (*TRAINING_ARGUMENTS, "--extension", drill.extension.name)
+        (port,) = free_ports(1)
+        processes.start_training(at.gateway, RANKS, port, arguments, heartbeats=api.otlp_http)
+        deadline = time.monotonic() + RUN_SECONDS
+        watch = Watch(options, places, processes, api, progress, deadline)
+        watch.until_healthy()
+        progress.say(f"rank {CULPRIT} gets {drill.says}")
+        moment = drill.carry_out(CULPRIT, processes.ranks()[CULPRIT])
+        found, seconds = watch.until_open(moment)
+        assert seconds is not None, f"no verdict: {found}"
+        progress.say(f"verdict {seconds:.1f} s after the injection")
+        return next(incident for incident in found if incident["status"] == "open")
+    finally:
+        drill.close()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder, at, progress = tmp_path_factory.mktemp("stack"), Addresses.free(), Progress()
+    torch = ensure()
+    places = make_places(folder / "run")
+    processes = Processes(places, torch.python_path)
+    config = folder / "master.toml"
+    config.write_text(MASTER.format(prometheus=at.prometheus, loki=at.loki, traces=at.traces))
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.delenv("AROBUST_RAISE", raising=False)  # a user's run contains its errors
+        webhook = stack.enter_context(sinking())
+        stack.enter_context(ended(processes, places))
+        processes.start_master(config)
+        api = until_answer("the master", lambda: read_master_file(places.data))
+        stack.enter_context(stores(at, folder, _host(api.api), webhook))
+        stack.enter_context(gateway(at, folder, api.otlp_http))
+        progress.say("stores and gateway are up")
+        incident = hang(api, at, places, processes, progress)
+        yield Story(at, webhook, api, incident, progress)
+
+
+def test_prometheus_knows_the_step_of_every_rank(story: Story) -> None:
+    query = f'{metric_name(signals.STEP)}{{{label_name(signals.JOB_ID)}="{story.job}"}}'
+    found = until_answer("a step per rank", lambda: len(rows := story.promql(query)) == RANKS and rows)
+    ranks = {row["metric"][label_name(signals.RANK)]: float(row["value"][1]) for row in found}
+    assert set(ranks) == {str(rank) for rank in range(RANKS)}
+    assert min(ranks.values()) >= 5
+
+
+def test_prometheus_knows_the_incident_and_its_rank(story: Story) -> None:
+    query = f'{metric_name(signals.INCIDENT_OPEN)}{{{label_name(signals.JOB_ID)}="{story.job}"}} == 1'
+    (row,) = until_answer("the incident's gauge", lambda: story.promql(query), STORE_SECONDS)
+    assert row["metric"][label_name(signals.CAUSE)] == "hang_user_code"
+    assert row["metric"][label_name(signals.RANK)] == str(CULPRIT)
+
+
+def test_loki_has_the_training_lines(story: Story) -> None:
+    query = f'{{service_name="arobust-agent", arobust_job_id="{story.job}"}} | log_file_path=~".+train.log"'
+    lines = until_answer("training lines", lambda: story.logql(query), STORE_SECONDS)
+    assert any("step" in line for line, _ in lines)
+
+
+def test_loki_has_the_verdict(story: Story) -> None:
+    query = f'{{service_name="arobust-master", arobust_job_id="{story.job}"}} | event_name="arobust.incident"'
+    lines = until_answer("the incident", lambda: story.logql(query), STORE_SECONDS)
+    verdicts = [json.loads(line) for line, _ in lines]
+    assert story.incident["id"] in {verdict["id"] for verdict in verdicts}
+    assert any(verdict["status"] == "open" for verdict in verdicts)
+
+
+def test_jaeger_has_the_incident_with_a_stack_of_each_rank_whose_text_is_in_loki(story: Story) -> None:
+    trace = trace_id(story.incident["id"]).hex()
+    spans = until_answer("the incident's trace", lambda: story.spans(trace), STORE_SECONDS)
+    events = [
+        {field["key"]: field["value"] for field in log["fields"]} for span in spans for log in span["logs"]
+    ]
+    stacks = {event[signals.RANK]: event[signals.STACK_DIGEST] for event in events}
+    assert CULPRIT in stacks
+    master = f'{{service_name="arobust-master", arobust_job_id="{story.job}"}}'
+    for rank, key in stacks.items():
+        query = f'{master} | {label_name(signals.STACK_DIGEST)}="{key}"'
+        found = until_answer(f"the stack of rank {rank}", lambda query=query: story.logql(query))
+        text, labels = found[0]
+        assert digest(text) == key
+        assert labels["trace_id"] == trace
+        assert labels[label_name(signals.RANK)] == str(rank)
+
+
+def test_the_webhook_is_told(story: Story) -> None:
+    def alerts() -> list[dict[str, Any]]:
+        bodies = [json.loads(body) for body in story.webhook.bodies("alerts")]
+        return [alert for body in bodies for alert in body["alerts"] if alert["labels"].get("arobust_job_id")]
+
+    (alert, *_) = until_answer("the alert", alerts)
+    assert alert["status"] == "firing"
+    assert alert["labels"]["alertname"] == "ArobustHangUserCode"
+    assert alert["labels"]["arobust_job_id"] == story.job
+    assert alert["labels"]["arobust_rank"] == str(CULPRIT)
+    assert alert["annotations"]["runbook_url"] == "docs/alerts.md#arobusthangusercode"
+    story.progress.say(f"webhook: {alert['annotations']['summary']}")
+
+
+def test_recording_rules_answer(story: Story) -> None:
+    job = label_name(signals.JOB_ID)
+    query = f'job:arobust_ranks:count{{{job}="{story.job}"}}'
+    (row,) = until_answer("recorded ranks", lambda: story.promql(query))
+    assert float(row["value"][1]) == RANKS
