@@ -16,7 +16,7 @@ DEMO_OPTIONS ?=
 
 .PHONY: help
 help:  ## What can be made.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 or later is needed, and none was found on PATH."; exit 2; }
