@@ -30,6 +30,7 @@ MIN_PERIOD_SECONDS = 0.05
 DEFAULT_OTLP_HTTP = Address("127.0.0.1", 4318)
 DEFAULT_OTLP_GRPC = Address("127.0.0.1", 4317)
 DEFAULT_API = Address("127.0.0.1", 4380)
+NO_SPOOL = "off"
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -85,6 +86,9 @@ class AgentSettings:
     stack_timeout_seconds: float = at_least(0.1, 10.0)
     queue_items: int = at_least(1, 20_000)
     queue_bytes: int = at_least(MEBIBYTE, 16 * MEBIBYTE)
+    spool_dir: str = ""  # what no master takes waits there; empty: the user's state folder; "off": nowhere
+    spool_bytes: int = at_least(MEBIBYTE, 256 * MEBIBYTE)
+    spool_seconds: float = at_least(1, 3 * 86400.0)
     log_files: tuple[str, ...] = ()  # paths or patterns of training logs
     py_spy: str = "py-spy"  # name or path; empty: never look from outside
     collectors: dict[str, dict[str, Any]] = field(default_factory=dict)  # sections of their own

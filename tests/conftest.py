@@ -5,8 +5,10 @@ A thread or process that a test leaves behind fails this test, not a later one.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Inherited by everything that a test starts, so that a process in a session of its own is found too.
 _MARK = f"AROBUST_TEST_RUN={os.getpid()}-{time.monotonic_ns()}"
 os.environ.update([_MARK.split("=", 1)])
+
+# Agents keep what no master takes: not in the home of whoever runs the tests.
+_SPOOLS = tempfile.TemporaryDirectory(prefix="arobust-test-spools-")
+os.environ["AROBUST_SPOOL_DIR"] = _SPOOLS.name
+atexit.register(_SPOOLS.cleanup)
 
 SETTLE_SECONDS = 3.0
 

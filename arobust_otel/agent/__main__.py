@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--beacon-dir", type=Path, help="folder that holds the jobs' beacon folders")
     made.add_argument("--job-id", help="the job (default: AROBUST_JOB_ID, or the launcher's)")
     made.add_argument(
-        "--master", help="URL of the master (default: AROBUST_MASTER, or http://127.0.0.1:4318)"
+        "--master",
+        help="URL (OTLP/HTTP) or host:port (OTLP/gRPC) of the master, several with commas between them "
+        "(default: AROBUST_MASTER, or http://127.0.0.1:4318)",
     )
     made.add_argument("--config", type=Path, help="TOML file (default: AROBUST_CONFIG)")
     made.add_argument("--log-file", action="append", help="a training log to follow; may be repeated")

@@ -139,7 +139,7 @@ class MasterClient:
 
         ``oldest_age_seconds`` includes what is on the disk; ``spool_*`` are absent where there is no spool,
         ``bytes_sent`` where the transport cannot tell;
-        ``spool_ok`` is 0 while it is full or broken (see `spool_state`).
+        ``spool_ok`` is 0 while it is full or broken (see `gaps`).
         """
         items, size, oldest = self._queue.figures()
         found = self._disk.stats()
@@ -164,10 +164,10 @@ class MasterClient:
             }
         return now | self._metrics.totals()
 
-    @property
-    def spool_state(self) -> str:
-        """ok, off, full, or why it failed."""
-        return self._disk.stats().state
+    def gaps(self) -> tuple[str, ...]:
+        """What is missing, in sentences: a spool that should keep things and cannot."""
+        state = self._disk.stats().state
+        return () if state in (OK, OFF) else (f"spool: {state}",)
 
     def self_points(self, now_ns: int) -> list[Point]:
         """The client about itself, as points to be reported like all others."""

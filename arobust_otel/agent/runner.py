@@ -17,18 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arobust_otel import guard
+from arobust_otel.agent.addresses import heartbeat_url
 from arobust_otel.agent.client_settings import ClientSettings
 from arobust_otel.agent.commands import CommandRunner
 from arobust_otel.agent.evidence import StackEvidence
 from arobust_otel.agent.folders import job_folders
+from arobust_otel.agent.handover import HandoverReader
 from arobust_otel.agent.heartbeat import HeartbeatSender
 from arobust_otel.agent.lifetime import Lifetime
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.agent.pace import GaugePace, Sorted, Ticks, sort, wakes_master
 from arobust_otel.agent.sampler import Sampler
+from arobust_otel.agent.spool import SpoolLimits
+from arobust_otel.agent.spool_folder import spool_base
 from arobust_otel.agent.view import View, next_identity
 from arobust_otel.collectors.scan import NodeScan
-from arobust_otel.config import AgentSettings
+from arobust_otel.config import NO_SPOOL, AgentSettings
 from arobust_otel.model import signals
 from arobust_otel.model.beacon import job_folder
 from arobust_otel.model.heartbeat import CAPTURE_STACKS, CommandResult, Heartbeat
@@ -70,7 +74,7 @@ class Agent:
         """Starts the client's thread; nothing is sampled yet.
 
         Raises:
-            ConfigurationError: the master's address is no URL.
+            ConfigurationError: the master's address, or that of heartbeats, is none.
         """
         self._assignment = assignment
         self._settings = settings
@@ -83,18 +87,24 @@ class Agent:
             settings.gauge_seconds, settings.fast_gauge_seconds, settings.fast_after_seconds
         )
         self._sampler = sampler or Sampler(_options(assignment, settings, self._wake.set), self._wake.set)
+        self._handovers = HandoverReader(assignment.folder)
         self._client = MasterClient(
-            assignment.master, self._view.identity, _client_settings(settings), say=say
+            assignment.master,
+            self._view.identity,
+            _client_settings(settings),
+            spool_dir=_spool_dir(settings),
+            say=say,
         )
+        heartbeats_to = heartbeat_url(self._client.addresses, os.environ)
         self._evidence = StackEvidence(settings, lambda: self._view, self._client)
         self._commands = CommandRunner(
-            assignment.master,
+            heartbeats_to,
             lambda: self._view.identity,
             {CAPTURE_STACKS: self._evidence.capture},
             lambda result: self._heartbeats.add_result(result),
         )
         self._heartbeats = HeartbeatSender(
-            assignment.master, self._compose, self._commands.accept, settings.heartbeat_seconds
+            heartbeats_to, self._compose, self._commands.accept, settings.heartbeat_seconds
         )
 
     def stop(self) -> None:
@@ -128,6 +138,7 @@ class Agent:
         if identity != self._view.identity:
             self._client.resource = identity
         self._view = View(identity, node, self._view.states)
+        self._handovers.apply(self._sampler, now.mono_ns)
         items = self._sampler.collect(now, node)
         processes = self._sampler.collector("processes")
         if processes is not None:
@@ -153,7 +164,7 @@ class Agent:
             self._client.report([fact], settled, identity=self._view.identity_of(pid), given_up=settled)
 
     def _report_lines(self, lines: tuple[LogLine, ...]) -> None:
-        """Log offsets move when their report is acknowledged, or had to be given up and is counted."""
+        """Log offsets move when a report is in the journal or the spool, or was given up and counted."""
         settled = self._settled(lines)
         self._client.report(lines, settled, given_up=settled)
 
@@ -184,7 +195,7 @@ class Agent:
             final=final,
             ranks=view.reports(),
             collectors=self._sampler.reports(),
-            gaps=(*view.gaps(), *self._sampler.gaps()),
+            gaps=(*view.gaps(), *self._sampler.gaps(), *self._client.gaps()),
             results=results,
             stats=self._client.stats(),
         )
@@ -233,6 +244,13 @@ def _options(
     return {name: {**own.get(name, {}), **chosen.get(name, {})} for name in {*own, *chosen}}
 
 
+def _spool_dir(settings: AgentSettings) -> Path | None:
+    """Base folder of the spool; None where the settings say that there is to be none."""
+    if settings.spool_dir == NO_SPOOL:
+        return None
+    return Path(settings.spool_dir) if settings.spool_dir else spool_base(os.environ)
+
+
 def _client_settings(settings: AgentSettings) -> ClientSettings:
     return ClientSettings(
         queue_items=settings.queue_items,
@@ -240,4 +258,5 @@ def _client_settings(settings: AgentSettings) -> ClientSettings:
         urgent_seconds=settings.flush_seconds / 2,
         bulk_seconds=2.0,  # log lines only: points are handed over as urgent; a request costs 3 ms
         call_seconds=settings.export_timeout_seconds,
+        spool=SpoolLimits(settings.spool_bytes, settings.spool_seconds),
     )

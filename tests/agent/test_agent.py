@@ -169,7 +169,7 @@ def test_the_agent_stays_while_the_launcher_may_restart_the_ranks(world: World, 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--master", "host:4318"], "gRPC"),
+        (["--master", "ftp://host"], "grpc://host:4317"),
         (["--config", "/nowhere.toml"], "a file that can be read"),
     ],
 )
