@@ -1,4 +1,4 @@
-"""OTLP/gRPC over a real socket: what clients may expect, what a hostile one gets, what both protocols share."""
+"""OTLP/gRPC over a real socket: what clients may expect, what a hostile one gets, what HTTP shares."""
 
 from __future__ import annotations
 
