@@ -78,6 +78,10 @@ class HeartbeatSender:
         """Heartbeats in a row that did not arrive."""
         return self._failures
 
+    def beat(self, seconds: float = CALL_SECONDS) -> bool:
+        """One heartbeat now, from the thread that calls; True where the master has it."""
+        return self._beat(seconds)
+
     def finish(self, deadline_seconds: float) -> bool:
         """End the thread and send the final heartbeat; True where the master has it."""
         deadline = time.monotonic() + deadline_seconds

@@ -1,0 +1,1 @@
+"""The predecessor's agent and data store, under their old names. Nothing is imported here."""
