@@ -10,7 +10,8 @@ ArobustError
 ├── CaptureError            stacks of a process could not be taken
 └── DeliveryError           a batch did not reach its destination
     ├── RetryableDelivery   the same bytes may succeed later
-    │   └── OverloadedDelivery  ... and fewer of them sooner
+    │   ├── OverloadedDelivery  ... and fewer of them sooner
+    │   └── UncertainDelivery   ... unless they are why it failed
     └── PermanentDelivery   the same bytes will never be accepted
 
 Nothing else lives here; modules raise these and `guard` contains them.
@@ -97,6 +98,10 @@ class RetryableDelivery(DeliveryError):
 
 class OverloadedDelivery(RetryableDelivery):
     """The destination lives, but this was too much for it now: less at once may succeed."""
+
+
+class UncertainDelivery(RetryableDelivery):
+    """The destination failed; whether by itself or because of these bytes is not known."""
 
 
 class PermanentDelivery(DeliveryError):

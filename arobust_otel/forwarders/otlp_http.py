@@ -1,7 +1,8 @@
-"""Any OTLP/HTTP endpoint: a Collector, a vendor's intake, another master.
+"""Any OTLP/HTTP endpoint: Prometheus 3, Loki, a trace store, a Collector, a vendor's intake, another master.
 
-Which answers mean "later" follows the OTLP specification, with one difference: what an operator can repair
-(credentials, path, method) is retried for ever: dropping a journal because of a wrong token helps nobody.
+Which answers mean "later" follows the OTLP specification, with two differences: what an operator can repair
+(credentials, path, method) is retried for ever, since dropping a journal because of a wrong token helps
+nobody; and 500, which Loki says while it starts and others say of a request they dislike, is uncertain.
 """
 
 from __future__ import annotations
@@ -10,39 +11,63 @@ import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 import requests
 from google.protobuf.message import DecodeError as ProtobufError
 
-from arobust_otel.errors import ConfigurationError, DeliveryError, PermanentDelivery, RetryableDelivery
+from arobust_otel.errors import (
+    ConfigurationError,
+    DeliveryError,
+    OverloadedDelivery,
+    PermanentDelivery,
+    RetryableDelivery,
+    UncertainDelivery,
+)
+from arobust_otel.forwarders._http import Poster, check_file, check_url, retry_after, said, secret, succeeded
 from arobust_otel.otlp.messages import REJECTED, RESPONSES, SIGNALS
 
-CONTENT_TYPE = "application/x-protobuf"
+CONTENT_TYPE = "application/x-protobuf"  # exactly: Prometheus refuses a charset
 COMPRESSIONS = ("gzip", "none")
-_UNACCEPTABLE = frozenset({400, 413, 415, 422, 500, 501})  # these bytes, whoever sends them
-_EXCERPT_CHARACTERS = 200
+_UNACCEPTABLE = frozenset({400, 413, 415, 422, 501})  # these bytes, whoever sends them
 
 
 @dataclass
 class OtlpHttp:
-    """Sends serialized requests to ``<endpoint>/v1/<signal>`` as protobuf.
+    """Sends serialized requests to one OTLP/HTTP destination as protobuf.
 
-    Options: endpoint (base URL), headers (a table), timeout_seconds, compression (gzip or none), signals.
+    Options:
+        endpoint: base of the three paths ``/v1/metrics``, ``/v1/logs``, ``/v1/traces``.
+        metrics_endpoint, logs_endpoint, traces_endpoint: the whole URL for a signal; goes before `endpoint`.
+        signals: which to send; default: those that have a URL.
+        headers: a table. header_files: a table of file names, read for each request.
+        token_file: file with a bearer token, read for each request.
+        ca_file: authorities to trust, PEM. client_certificate, client_key: for mutual TLS, PEM.
+        timeout_seconds, compression (gzip or none).
+        max_request_bytes: the most that is put together into one request, before compression.
+        max_age_seconds, max_ahead_seconds: what is older, or lies further ahead, is dropped for this
+            destination before it is sent, and counted; 0: no limit.
+
     `rejected_items` counts what the destination rejected for ever in partial successes.
     """
 
     name: ClassVar[str] = "otlp_http"
 
-    endpoint: str = "http://127.0.0.1:4318"
+    endpoint: str = ""
+    metrics_endpoint: str = ""
+    logs_endpoint: str = ""
+    traces_endpoint: str = ""
+    signals: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
-    timeout_seconds: float = 10.0
+    header_files: Mapping[str, str] = field(default_factory=dict)
+    token_file: str = ""
+    ca_file: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
+    timeout_seconds: float = field(default=10.0, metadata={"minimum": 0.1})
     compression: str = "gzip"
-    signals: tuple[str, ...] = SIGNALS
-    _session: requests.Session = field(
-        default_factory=requests.Session, init=False, repr=False, compare=False
-    )
-
+    max_request_bytes: int = field(default=2 * 1024 * 1024, metadata={"minimum": 1024})
+    max_age_seconds: float = field(default=0.0, metadata={"minimum": 0})
+    max_ahead_seconds: float = field(default=0.0, metadata={"minimum": 0})
     rejected_items: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -51,14 +76,16 @@ class OtlpHttp:
         Raises:
             ConfigurationError: names the option.
         """
-        url = urlsplit(self.endpoint)
-        if url.scheme not in ("http", "https") or not url.netloc:
-            raise ConfigurationError("endpoint", self.endpoint, "a URL such as http://collector:4318")
-        if self.compression not in COMPRESSIONS:
-            raise ConfigurationError("compression", self.compression, f"one of {', '.join(COMPRESSIONS)}")
-        for signal in self.signals:
-            if signal not in SIGNALS:
-                raise ConfigurationError("signals", signal, f"some of {', '.join(SIGNALS)}")
+        self._urls = {
+            signal: own or (f"{self.endpoint.rstrip('/')}/v1/{signal}" if self.endpoint else "")
+            for signal, own in zip(
+                SIGNALS, (self.metrics_endpoint, self.logs_endpoint, self.traces_endpoint), strict=True
+            )
+        }
+        self.signals = tuple(self.signals) or tuple(signal for signal in SIGNALS if self._urls[signal])
+        self._check()
+        certificate = (self.client_certificate, self.client_key or self.client_certificate)
+        self._poster = Poster(self.timeout_seconds, self.ca_file, certificate)
 
     def accepts(self, signal: str) -> bool:
         """Whether requests of this signal are wanted."""
@@ -71,36 +98,60 @@ class OtlpHttp:
             RetryableDelivery: the destination is away, overloaded, or refuses us.
             PermanentDelivery: it will never take these bytes.
         """
-        headers = {"content-type": CONTENT_TYPE, **self.headers}
+        url = self._urls[signal]
+        headers = {"content-type": CONTENT_TYPE, **self._headers()}
         if self.compression == "gzip":
             body, headers["content-encoding"] = gzip.compress(body, 1), "gzip"
-        url = f"{self.endpoint.rstrip('/')}/v1/{signal}"
-        try:
-            response = self._session.post(
-                url, data=body, headers=headers, timeout=self.timeout_seconds, allow_redirects=False
-            )
-        except requests.RequestException as error:
-            raise RetryableDelivery(f"{url} cannot be reached: {_reason(error)}") from None
-        if not 200 <= response.status_code < 300:
+        response = self._poster.post(url, body, headers)
+        if not succeeded(response):
             raise _refusal(url, response)
         self.rejected_items += _rejected(signal, response.content)
 
     def close(self) -> None:
         """Close the connection."""
-        self._session.close()
+        self._poster.close()
+
+    def _headers(self) -> dict[str, str]:
+        """Headers with what stands in the files now: secrets are renewed while we run."""
+        found = dict(self.headers)
+        for name, path in self.header_files.items():
+            found[name] = secret(path)
+        if self.token_file:
+            found["authorization"] = f"Bearer {secret(self.token_file)}"
+        return found
+
+    def _check(self) -> None:
+        if not self.signals:
+            raise ConfigurationError("endpoint", self.endpoint, "a URL such as http://collector:4318")
+        for signal in self.signals:
+            if signal not in SIGNALS:
+                raise ConfigurationError("signals", signal, f"some of {', '.join(SIGNALS)}")
+        for option in ("endpoint", "metrics_endpoint", "logs_endpoint", "traces_endpoint"):
+            text = getattr(self, option)
+            if text:
+                check_url(option, text, "http://collector:4318")
+        for signal in self.signals:
+            if not self._urls[signal]:
+                raise ConfigurationError(f"{signal}_endpoint", "", f"given, since {signal} are to be sent")
+        if self.compression not in COMPRESSIONS:
+            raise ConfigurationError("compression", self.compression, f"one of {', '.join(COMPRESSIONS)}")
+        self._check_files()
+
+    def _check_files(self) -> None:
+        for option in ("token_file", "ca_file", "client_certificate", "client_key"):
+            check_file(option, getattr(self, option))
+        for name, path in self.header_files.items():
+            check_file(f"header_files.{name}", path)
 
 
 def _refusal(url: str, response: requests.Response) -> DeliveryError:
-    text = "".join(filter(str.isprintable, response.text[:_EXCERPT_CHARACTERS]))
-    reason = f"{url} answered {response.status_code}: {text}"
+    reason = said(url, response)
     if response.status_code in _UNACCEPTABLE:
         return PermanentDelivery(reason)
-    return RetryableDelivery(reason, _retry_after(response.headers.get("retry-after", "")))
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds; a date, which the specification allows too, is not worth a parser: the back-off serves."""
-    return float(text) if text.isdecimal() else None
+    if response.status_code == 500:
+        return UncertainDelivery(reason)
+    kind = OverloadedDelivery if response.status_code == 429 else RetryableDelivery
+    return kind(reason, retry_after(response))
 
 
 def _rejected(signal: str, body: bytes) -> int:
@@ -112,11 +163,3 @@ def _rejected(signal: str, body: bytes) -> int:
         return 0
     partial = response.partial_success  # type: ignore[attr-defined]
     return int(getattr(partial, REJECTED[signal]))
-
-
-def _reason(error: requests.RequestException) -> str:
-    """The innermost cause, which names the trouble."""
-    cause: BaseException = error
-    while cause.__context__ is not None:
-        cause = cause.__context__
-    return str(cause)[:_EXCERPT_CHARACTERS]

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import tenacity
 
-from arobust_otel.errors import DecodeError, PermanentDelivery, RetryableDelivery
+from arobust_otel.errors import (
+    DecodeError,
+    OverloadedDelivery,
+    PermanentDelivery,
+    RetryableDelivery,
+    UncertainDelivery,
+)
 from arobust_otel.master.control import log
+from arobust_otel.otlp.ages import Span, count_items, within
 from arobust_otel.otlp.envelope import halves
-from arobust_otel.plugins import Forwarder
 
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 15.0
+MAX_HINT_SECONDS = 60.0  # of what a destination says with Retry-After
 MAX_CUTS = 500  # sends that one refused request may cost; what is left then is dropped
+FIRST_BYTES = 64 * 1024  # of a request at the start and after trouble
+MOST_BYTES = 2 * 1024 * 1024  # below the 4 MiB that many destinations take
+OVERLOADS = 3  # refusals of this kind in a row after which less is sent at once
+UNCERTAIN_SECONDS = 30.0  # for which a failing destination gets the same bytes before they are suspected
+SUSPECT_SECONDS = 600.0  # for which a destination that failed at some bytes is thought to do so again
+
+REFUSED = "refused"  # reasons of drops, beside those of `otlp.ages`
+FAILED = "failed"
+REJECTED = "rejected"
+EXPIRED = "expired"
 
 
 class Stopped(Exception):
@@ -24,31 +44,99 @@ class Stopped(Exception):
 
 @dataclass(slots=True)
 class Counts:
-    """What became of deliveries. `state` is ``ok``, or why the destination does not take anything now."""
+    """What became of deliveries. `state` is ``ok``, or why the destination does not take anything now.
+
+    `dropped` counts points, log records, spans or notices by reason; ``expired`` are journal records.
+    `waiting_ns` is when the oldest record that is not delivered was received, None where none waits.
+    """
 
     state: str = "ok"
     sent_requests: int = 0
     sent_bytes: int = 0
     retries: int = 0
-    dropped_requests: int = 0
-    dropped_bytes: int = 0
-    rejected_items: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
     next_offset: int = 0
+    waiting_ns: int | None = None
+
+
+class Pace:
+    """How much goes into one request: little at first and after trouble, twice as much after a success."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = min(FIRST_BYTES, most_bytes)
+
+    def grow(self, sent_bytes: int) -> None:
+        """A request of this size was taken: only one that came near the limit says anything."""
+        if sent_bytes * 2 >= self.bytes:
+            self.bytes = min(self.bytes * 2, self.most_bytes)
+
+    def shrink(self) -> None:
+        """A request was too much, or was refused: the next one that is refused costs fewer cuts."""
+        self.bytes = max(min(FIRST_BYTES, self.most_bytes), self.bytes // 4)
+
+
+@dataclass(slots=True)
+class _Try:
+    """Bytes on their way, and when to stop trying the same ones again.
+
+    Args:
+        uncertain_seconds: how long a failure that may be due to these bytes is tolerated.
+        single_seconds: the same where they are one item, which would be dropped.
+    """
+
+    signal: str
+    body: bytes
+    uncertain_seconds: float
+    single_seconds: float
+    since: float | None = None
+    overloads: int = 0
+
+    def is_over(self, error: BaseException | None) -> bool:
+        """Whether this failure was one too many."""
+        if isinstance(error, OverloadedDelivery):
+            self.overloads += 1
+            return self.overloads >= OVERLOADS and self.cut() is not None
+        self.overloads = 0
+        if not isinstance(error, UncertainDelivery):
+            self.since = None
+            return False
+        self.since = self.since or time.monotonic()
+        patience = self.uncertain_seconds
+        if self.single_seconds > patience and self.cut() is None:
+            patience = self.single_seconds
+        return time.monotonic() - self.since >= patience
+
+    def cut(self) -> tuple[bytes, bytes] | None:
+        """Two halves, None for a single item."""
+        try:
+            return halves(self.signal, self.body) if self.signal else None
+        except DecodeError:  # it was validated on entry: only another version could have journaled it
+            return None
 
 
 class Sender:
-    """Wraps a forwarder; used from one thread."""
+    """Wraps a forwarder; used from one thread.
 
-    def __init__(self, name: str, forwarder: Forwarder, abort: threading.Event) -> None:
-        """`abort` ends every retry."""
+    Args:
+        name: the forwarder's in the configuration, for messages.
+        forwarder: sends once.
+        abort: ends every retry.
+    """
+
+    def __init__(self, name: str, forwarder: Any, abort: threading.Event) -> None:
         self.name = name
+        self.forwarder = forwarder
         self.counts = Counts()
-        self._forwarder = forwarder
+        self.pace = Pace(getattr(forwarder, "max_request_bytes", MOST_BYTES))
+        self.uncertain_seconds = UNCERTAIN_SECONDS
         self._abort = abort
+        self._rejected = 0
+        self._failed_at: float | None = None
 
     def accepts(self, signal: str) -> bool:
         """Whether the destination wants this signal."""
-        return self._forwarder.accepts(signal)
+        return bool(self.forwarder.accepts(signal))
 
     def send(self, signal: str, body: bytes) -> None:
         """Deliver; what the destination refuses for ever is cut, and its bad items are dropped and counted.
@@ -56,53 +144,129 @@ class Sender:
         Raises:
             Stopped: told to stop before it was delivered.
         """
-        waiting, cuts = [body], 0
+        waiting, cuts, before = deque([body]), 0, self.counts.sent_requests
         while waiting:
-            piece = waiting.pop()
-            reason = self._deliver(signal, piece)
-            if reason is None:
+            piece = self._try(signal, waiting.popleft(), lives=self.counts.sent_requests > before)
+            error = self._retry(lambda piece=piece: self._attempt(piece), piece)  # type: ignore[misc]
+            if error is None:
                 continue
-            cut = _cut(signal, piece) if cuts < MAX_CUTS else None
+            self.pace.shrink()
+            cut = piece.cut() if cuts < MAX_CUTS else None
             cuts += 1
             if cut is None:
-                self._drop(signal, piece, reason)
+                self._drop(piece, error)
+            elif isinstance(error, UncertainDelivery):
+                waiting.extend(cut)  # behind the others: if these are taken, it is the bytes
             else:
-                waiting.extend(reversed(cut))
+                waiting.extendleft(reversed(cut))
 
-    def try_once(self, signal: str, body: bytes) -> None:
+    def try_once(self, signal: str, body: bytes) -> bool:
         """Deliver if that works at once: for what will be sent again soon anyway."""
         try:
             self._once(signal, body)
         except (RetryableDelivery, PermanentDelivery):
             self.counts.retries += 1
+            return False
+        return True
 
-    def snapshot(self) -> dict[str, Any]:
-        """Counters for the status page."""
-        return asdict(self.counts)
+    def call(self, act: Callable[[], None]) -> bool:
+        """Do what raises RetryableDelivery until it works; False where it was refused for ever.
 
-    def _deliver(self, signal: str, body: bytes) -> str | None:
-        """None once delivered, else why it never will be."""
+        Raises:
+            Stopped: told to stop before it worked.
+        """
+        error = self._retry(act, _Try("", b"", self.uncertain_seconds, self.uncertain_seconds))
+        if error is None:
+            self.counts.sent_requests += 1
+            return True
+        self.dropped(REFUSED if isinstance(error, PermanentDelivery) else FAILED, 1, str(error))
+        return False
+
+    def dropped(self, reason: str, items: int, why: str = "") -> None:
+        """Count what this destination will never get; the first of a reason is said."""
+        if items and reason not in self.counts.dropped:
+            log.warning("forwarder %s: dropped %d for the first time (%s): %s", self.name, items, reason, why)
+        if items:
+            self.counts.dropped[reason] = self.counts.dropped.get(reason, 0) + items
+
+    def snapshot(self, now_ns: int, end_offset: int) -> dict[str, Any]:
+        """Counters for the status page; `end_offset` is that of the journal's next record."""
+        counts = self.counts
+        waiting_ns = counts.waiting_ns
+        return {
+            "state": counts.state,
+            "sent_requests": counts.sent_requests,
+            "sent_bytes": counts.sent_bytes,
+            "retries": counts.retries,
+            "dropped": dict(counts.dropped),
+            "next_offset": counts.next_offset,
+            "lag_records": max(0, end_offset - counts.next_offset),
+            "lag_seconds": round(max(0, now_ns - waiting_ns) / 1e9, 1) if waiting_ns else 0.0,
+        }
+
+    def _try(self, signal: str, body: bytes, *, lives: bool) -> _Try:
+        """`lives`: the destination took other bytes meanwhile, so a failure is due to these."""
+        if lives:
+            return _Try(signal, body, 0.0, 0.0)
+        return _Try(
+            signal, body, 0.0 if self._was_at_fault() else self.uncertain_seconds, self.uncertain_seconds
+        )
+
+    def _attempt(self, piece: _Try) -> None:
+        piece.body = self._timely(piece.signal, piece.body)
+        if piece.body:
+            self._once(piece.signal, piece.body)
+
+    def _retry(self, act: Callable[[], None], piece: _Try) -> Exception | None:
+        def enough(attempt: tenacity.RetryCallState) -> bool:
+            error = attempt.outcome.exception() if attempt.outcome else None
+            return self._abort.is_set() or piece.is_over(error)
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RetryableDelivery),
             wait=_wait,
-            stop=tenacity.stop_when_event_set(self._abort),
+            stop=enough,
             sleep=tenacity.sleep_using_event(self._abort),
             before_sleep=self._away,
             reraise=True,
         )
         try:
-            retrying(self._once, signal, body)
+            retrying(act)
         except PermanentDelivery as error:
-            return str(error)
-        except RetryableDelivery:
-            raise Stopped from None
+            return error
+        except RetryableDelivery as error:
+            if self._abort.is_set():
+                raise Stopped from None
+            return error
+        self._works()
         return None
 
     def _once(self, signal: str, body: bytes) -> None:
-        self._forwarder.send(signal, body)
-        self.counts.rejected_items = getattr(self._forwarder, "rejected_items", 0)
+        self.forwarder.send(signal, body)
+        rejected = int(getattr(self.forwarder, "rejected_items", 0))
+        self.dropped(REJECTED, rejected - self._rejected, "the destination's own partial success")
+        self._rejected = rejected
         self.counts.sent_requests += 1
         self.counts.sent_bytes += len(body)
+        self.pace.grow(len(body))
+
+    def _timely(self, signal: str, body: bytes) -> bytes:
+        """Without what is too old or too far ahead for this destination."""
+        age = getattr(self.forwarder, "max_age_seconds", 0.0)
+        ahead = getattr(self.forwarder, "max_ahead_seconds", 0.0)
+        if not (age or ahead):
+            return body
+        now_ns = time.time_ns()
+        span = Span(
+            now_ns - int(age * 1e9) if age else None,
+            now_ns + int(ahead * 1e9) if ahead else None,
+        )
+        left, taken = within(signal, body, span)
+        for reason, items in taken.items():
+            self.dropped(reason, items, f"limits: {age:g} s of age, {ahead:g} s ahead")
+        return left
+
+    def _works(self) -> None:
         if self.counts.state != "ok":
             log.info("forwarder %s: delivers again", self.name)
             self.counts.state = "ok"
@@ -114,11 +278,17 @@ class Sender:
             log.warning("forwarder %s: %s; everything is kept and tried again", self.name, reason)
         self.counts.state = reason
 
-    def _drop(self, signal: str, body: bytes, reason: str) -> None:
-        self.counts.dropped_requests += 1
-        self.counts.dropped_bytes += len(body)
-        if self.counts.dropped_requests == 1:
-            log.warning("forwarder %s: %d bytes of %s dropped: %s", self.name, len(body), signal, reason)
+    def _was_at_fault(self) -> bool:
+        return self._failed_at is not None and time.monotonic() - self._failed_at < SUSPECT_SECONDS
+
+    def _drop(self, piece: _Try, error: Exception) -> None:
+        try:
+            items = count_items(piece.signal, piece.body)
+        except DecodeError:
+            items = 1
+        if isinstance(error, UncertainDelivery):
+            self._failed_at = time.monotonic()
+        self.dropped(REFUSED if isinstance(error, PermanentDelivery) else FAILED, items, str(error))
 
 
 _backoff = tenacity.wait_random_exponential(multiplier=FIRST_RETRY_SECONDS, max=MAX_RETRY_SECONDS)
@@ -128,11 +298,4 @@ def _wait(attempt: tenacity.RetryCallState) -> float:
     """The destination's own hint where it gave one, else exponential with jitter."""
     error = attempt.outcome.exception() if attempt.outcome else None
     hint = error.retry_after_seconds if isinstance(error, RetryableDelivery) else None
-    return max(_backoff(attempt), min(hint or 0.0, 60.0))
-
-
-def _cut(signal: str, body: bytes) -> tuple[bytes, bytes] | None:
-    try:
-        return halves(signal, body)
-    except DecodeError:  # it was validated on entry: only another version could have journaled it
-        return None
+    return max(_backoff(attempt), min(hint or 0.0, MAX_HINT_SECONDS))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from arobust_otel.model import signals
 from arobust_otel.model.causes import BY_CODE, CRITICAL
 from arobust_otel.model.incident import OPEN, PENDING, RESOLVED
 
@@ -47,6 +48,31 @@ def verdict_of(incident: Told) -> tuple[Any, ...]:
     """What an alert or a series is about: it stays the same until the verdict is another."""
     ranks = tuple(culprit["rank"] for culprit in incident["culprits"])
     return incident["job_id"], incident["rule"], incident["cause"], ranks, host_of(incident)
+
+
+def labels_of(incident: Told) -> dict[str, str | int]:
+    """Attributes of the incident's gauge and alert: few, and the same until the verdict is another.
+
+    Rank and host only where there is exactly one; an incident id is never among them.
+    """
+    labels: dict[str, str | int] = {
+        signals.RULE: incident["rule"],
+        signals.CAUSE: incident["cause"],
+        signals.SEVERITY: severity_of(incident),
+    }
+    culprits = incident["culprits"]
+    if len(culprits) == 1 and culprits[0]["rank"] is not None:
+        labels[signals.RANK] = culprits[0]["rank"]
+    host = host_of(incident)
+    if host is not None:
+        labels[signals.HOST_NAME] = host
+    return labels
+
+
+def series_of(incident: Told) -> str:
+    """Text that two incidents share where their gauges or alerts are the same one."""
+    labels = labels_of(incident)
+    return "|".join([incident["job_id"], *(f"{key}={labels[key]}" for key in sorted(labels))])
 
 
 def host_of(incident: Told) -> str | None:

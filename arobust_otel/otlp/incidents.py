@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from arobust_otel.model import signals
 from arobust_otel.model.incident import OPEN, PENDING
+from arobust_otel.model.notice import labels_of
 from arobust_otel.model.samples import ERROR, INFO
 from arobust_otel.otlp.messages import LOGS, METRICS, TRACES
 
@@ -52,13 +54,13 @@ def incident_gauge(incident: dict[str, Any], time_ns: int) -> bytes:
     """The gauge of an incident at a time: 1 while it is open, else 0. Its own id is never a label."""
     request = ExportMetricsServiceRequest()
     entry = request.resource_metrics.add()
-    _fill(entry.resource, _resource(incident))
+    fill(entry.resource, _resource(incident))
     scope = entry.scope_metrics.add()
     scope.scope.name = SCOPE
     row = signals.DICTIONARY[signals.INCIDENT_OPEN]
     metric = scope.metrics.add(name=row.name, unit=row.unit, description=row.meaning)
     point = metric.gauge.data_points.add(time_unix_nano=time_ns, as_int=int(incident["status"] == OPEN))
-    _fill(point, _labels(incident))
+    fill(point, labels_of(incident))
     return request.SerializeToString()
 
 
@@ -89,21 +91,21 @@ def to_ns(text: str | None) -> int:
 def _logs(incident: dict[str, Any], stacks: list[dict[str, Any]]) -> bytes:
     request = ExportLogsServiceRequest()
     entry = request.resource_logs.add()
-    _fill(entry.resource, _resource(incident))
+    fill(entry.resource, _resource(incident))
     scope = entry.scope_logs.add()
     scope.scope.name = SCOPE
     record = _record(scope.log_records.add(), incident, incident["updated_at"])
     record.event_name = signals.INCIDENT_EVENT
     _severity(record, ERROR if incident["status"] == OPEN else INFO)
     record.body.string_value = _clean(json.dumps(incident, separators=(",", ":")))
-    _fill(record, {signals.EVENT_NAME: record.event_name, **_verdict(incident)})
+    fill(record, {signals.EVENT_NAME: record.event_name, **_verdict(incident)})
     for stack in stacks:
         record = _record(scope.log_records.add(), incident, stack.get("at") or incident["updated_at"])
         record.event_name = signals.STACK_DUMP
         _severity(record, INFO)
         record.body.string_value = _clean(str(stack.get("text", "")))
         names = {signals.EVENT_NAME: record.event_name, signals.INCIDENT_ID: incident["id"]}
-        _fill(record, {**names, **_stack(stack)})
+        fill(record, {**names, **_stack(stack)})
     return request.SerializeToString()
 
 
@@ -122,7 +124,7 @@ def _severity(record: LogRecord, number: int) -> None:
 def _trace(incident: dict[str, Any], stacks: list[dict[str, Any]]) -> bytes:
     request = ExportTraceServiceRequest()
     entry = request.resource_spans.add()
-    _fill(entry.resource, _resource(incident))
+    fill(entry.resource, _resource(incident))
     scope = entry.scope_spans.add()
     scope.scope.name = SCOPE
     start_ns = to_ns(incident["first_evidence_at"])
@@ -135,7 +137,7 @@ def _trace(incident: dict[str, Any], stacks: list[dict[str, Any]]) -> bytes:
         start_time_unix_nano=start_ns,
         end_time_unix_nano=max(end_ns, start_ns),
     )
-    _fill(span, _verdict(incident))
+    fill(span, _verdict(incident))
     if incident["status"] == OPEN:
         span.status.code = Status.STATUS_CODE_ERROR
         span.status.message = _clean(incident["summary"])
@@ -143,7 +145,7 @@ def _trace(incident: dict[str, Any], stacks: list[dict[str, Any]]) -> bytes:
         at = to_ns(stack.get("at") or incident["updated_at"])
         event = span.events.add(name=signals.STACK_DUMP, time_unix_nano=at)
         excerpt = _excerpt(str(stack.get("text", "")))
-        _fill(event, {**_stack(stack), signals.STACK_TEXT: excerpt})
+        fill(event, {**_stack(stack), signals.STACK_TEXT: excerpt})
     return request.SerializeToString()
 
 
@@ -163,21 +165,12 @@ def _resource(incident: dict[str, Any]) -> Values:
     }
 
 
-def _labels(incident: dict[str, Any]) -> Values:
-    """Rule, cause, and the culprit where there is exactly one: what a metric may carry."""
-    values: Values = {signals.RULE: incident["rule"], signals.CAUSE: incident["cause"]}
-    culprits = incident["culprits"]
-    if len(culprits) == 1 and culprits[0]["rank"] is not None:
-        values[signals.RANK] = culprits[0]["rank"]
-    return values
-
-
 def _verdict(incident: dict[str, Any]) -> Values:
     return {
         signals.INCIDENT_ID: incident["id"],
         signals.INCIDENT_STATUS: incident["status"],
         signals.INCIDENT_GRADE: incident["grade"],
-        **_labels(incident),
+        **labels_of(incident),
     }
 
 
@@ -194,7 +187,7 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _fill(owner: Any, values: Values) -> None:
+def fill(owner: Any, values: Mapping[str, str | int | float | bool]) -> None:
     """Add attributes to a resource, point, record, span or event."""
     for key, value in values.items():
         held = owner.attributes.add(key=key).value
@@ -202,5 +195,7 @@ def _fill(owner: Any, values: Values) -> None:
             held.bool_value = value
         elif isinstance(value, int):
             held.int_value = value
+        elif isinstance(value, float):
+            held.double_value = value
         else:
             held.string_value = _clean(value)

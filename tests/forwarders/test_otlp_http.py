@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from arobust_otel import plugins
-from arobust_otel.errors import ConfigurationError, PermanentDelivery, RetryableDelivery
+from arobust_otel.errors import (
+    ConfigurationError,
+    OverloadedDelivery,
+    PermanentDelivery,
+    RetryableDelivery,
+    UncertainDelivery,
+)
 from arobust_otel.forwarders.otlp_http import OtlpHttp
 from tests.forwarders.sink import Sink, sinking
 
@@ -29,7 +39,7 @@ def test_bytes_arrive_as_they_are_with_the_configured_headers(sink: Sink, compre
     assert sink.headers[0]["content-type"] == "application/x-protobuf"
 
 
-@pytest.mark.parametrize("status", [400, 413, 415, 500])
+@pytest.mark.parametrize("status", [400, 413, 415])
 def test_what_will_never_be_taken_is_permanent(sink: Sink, status: int) -> None:
     sink.judge = lambda signal, body: (status, {}, b"no such thing")
     forwarder = OtlpHttp(endpoint=sink.url)
@@ -46,6 +56,15 @@ def test_what_may_be_repaired_is_retryable(sink: Sink, status: int) -> None:
         forwarder.send("logs", b"")
     forwarder.close()
     assert caught.value.retry_after_seconds == 7.0
+    assert isinstance(caught.value, OverloadedDelivery) == (status == 429)
+
+
+def test_a_failure_of_the_destination_is_uncertain(sink: Sink) -> None:
+    sink.judge = lambda signal, body: (500, {}, b"")
+    forwarder = OtlpHttp(endpoint=sink.url)
+    with pytest.raises(UncertainDelivery, match="500"):
+        forwarder.send("logs", b"")
+    forwarder.close()
 
 
 def test_a_destination_that_is_away_is_retryable() -> None:
@@ -54,6 +73,21 @@ def test_a_destination_that_is_away_is_retryable() -> None:
     forwarder = OtlpHttp(endpoint=url, timeout_seconds=1.0)
     with pytest.raises(RetryableDelivery, match="cannot be reached"):
         forwarder.send("logs", b"")
+    forwarder.close()
+
+
+def test_a_destination_that_does_not_answer_in_time_may_take_less(sink: Sink) -> None:
+    release = threading.Event()
+
+    def hold(signal: str, body: bytes) -> Any:
+        release.wait(20)
+        return 200, {}, b""
+
+    sink.judge = hold
+    forwarder = OtlpHttp(endpoint=sink.url, timeout_seconds=0.2)
+    with pytest.raises(OverloadedDelivery, match=r"did not answer within 0\.2 s"):
+        forwarder.send("logs", b"")
+    release.set()
     forwarder.close()
 
 
@@ -69,16 +103,80 @@ def test_partial_success_is_counted_and_not_an_error(sink: Sink) -> None:
     assert forwarder.rejected_items == 5
 
 
+def test_each_signal_may_have_a_place_of_its_own(sink: Sink) -> None:
+    forwarder = OtlpHttp(
+        metrics_endpoint=f"{sink.url}/api/v1/otlp/v1/metrics", logs_endpoint=f"{sink.url}/otlp/logs"
+    )
+    assert [forwarder.accepts(signal) for signal in ("metrics", "logs", "traces")] == [True, True, False]
+    forwarder.send("metrics", b"")
+    forwarder.send("logs", b"")
+    forwarder.close()
+    assert sink.paths == ["/api/v1/otlp/v1/metrics", "/otlp/logs"]
+
+
+def test_secrets_are_read_from_files_for_each_request(sink: Sink, tmp_path: Path) -> None:
+    token, tenant = tmp_path / "token", tmp_path / "tenant"
+    token.write_text("first\n")
+    tenant.write_text("team-a")
+    forwarder = OtlpHttp(
+        endpoint=sink.url, token_file=str(token), header_files={"X-Scope-OrgID": str(tenant)}
+    )
+    forwarder.send("logs", b"")
+    token.write_text("second")
+    forwarder.send("logs", b"")
+    token.unlink()
+    with pytest.raises(RetryableDelivery, match="token cannot be read"):
+        forwarder.send("logs", b"")
+    forwarder.close()
+    assert [row["authorization"] for row in sink.headers] == ["Bearer first", "Bearer second"]
+    assert sink.headers[0]["X-Scope-OrgID"] == "team-a"
+
+
+def test_an_authority_of_ones_own_is_trusted_and_no_other(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    with sinking(certificate=certificate) as sink:
+        trusting = OtlpHttp(endpoint=sink.url, ca_file=str(certificate[0]))
+        trusting.send("logs", b"\x0a\x00")
+        trusting.close()
+        other = OtlpHttp(endpoint=sink.url)
+        with pytest.raises(RetryableDelivery, match="certificate"):
+            other.send("logs", b"")
+        other.close()
+    assert sink.taken == [("logs", b"\x0a\x00")]
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Certificate and key of 127.0.0.1, made by the openssl command."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", *options.split(), *names], check=True, capture_output=True)
+    return certificate, key
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("endpoint", "collector:4318"), ("compression", "zstd"), ("signals", ("metric",))],
+    ("option", "options"),
+    [
+        ("endpoint", {}),
+        ("endpoint", {"endpoint": "collector:4318"}),
+        ("logs_endpoint", {"logs_endpoint": "ftp://loki"}),
+        ("logs_endpoint", {"metrics_endpoint": "http://a/b", "signals": ("metrics", "logs")}),
+        ("compression", {"endpoint": "http://a", "compression": "zstd"}),
+        ("signals", {"endpoint": "http://a", "signals": ("metric",)}),
+        ("token_file", {"endpoint": "http://a", "token_file": "/nowhere"}),
+        ("ca_file", {"endpoint": "http://a", "ca_file": "/nowhere"}),
+        ("header_files.x", {"endpoint": "http://a", "header_files": {"x": "/nowhere"}}),
+    ],
 )
-def test_a_wrong_option_is_refused_by_name(key: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match=key):
-        OtlpHttp(**{key: value})  # type: ignore[arg-type]
+def test_a_wrong_option_is_refused_by_name(option: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        OtlpHttp(**options)
+    assert caught.value.key == option
 
 
 def test_it_is_found_as_a_part() -> None:
     part = plugins.discover("forwarders")["otlp_http"]
-    assert {"endpoint", "headers", "timeout_seconds", "compression", "signals"} == set(part.options())
-    assert isinstance(plugins.build(part, {}), OtlpHttp)
+    assert {"endpoint", "metrics_endpoint", "signals", "max_age_seconds"} <= set(part.options())
+    built = plugins.build(part, {"endpoint": "http://127.0.0.1:1"})
+    assert isinstance(built, OtlpHttp)
+    built.close()

@@ -1,9 +1,8 @@
-"""Delivery: cursors, retries, cutting, marks. A real journal, a real destination."""
+"""Bulk data: cursors, retries, cutting, sizes, ages, marks. A real journal, a real destination."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,85 +11,14 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from arobust_otel.forwarders.otlp_http import OtlpHttp
-from arobust_otel.journal import Appender, Cursor, Kind
-from arobust_otel.master import streams
-from arobust_otel.master.outputs import Sent
-from arobust_otel.master.sender import Sender
-from arobust_otel.master.streams import BulkStream, IncidentStream, Stream
+from arobust_otel.journal import Appender, Cursor
+from arobust_otel.journal.segments import first_offsets, segment_path
+from arobust_otel.master import sender as sending
+from arobust_otel.master.journal_end import JournalEnd
 from arobust_otel.model import signals
-from tests.forwarders.sink import TAKEN, Sink, Verdict, sinking
+from tests.forwarders.sink import TAKEN, Verdict, sinking
+from tests.master.delivering import World, points_of, request
 from tests.master.running import until
-
-
-def request(*names: str, points: int = 1, forwarded: bool = False) -> bytes:
-    body = ExportMetricsServiceRequest()
-    for name in names:
-        entry = body.resource_metrics.add()
-        pair = entry.resource.attributes.add(key="service.name")
-        pair.value.string_value = "a"
-        if forwarded:
-            entry.resource.attributes.add(key=signals.FORWARDED).value.bool_value = True
-        metric = entry.scope_metrics.add().metrics.add(name=name)
-        for number in range(points):
-            metric.gauge.data_points.add(time_unix_nano=1, as_int=number)
-    return body.SerializeToString()
-
-
-def points_of(bodies: list[bytes]) -> list[tuple[str, int]]:
-    return [
-        (metric.name, point.as_int)
-        for body in bodies
-        for entry in ExportMetricsServiceRequest.FromString(body).resource_metrics
-        for scope in entry.scope_metrics
-        for metric in scope.metrics
-        for point in metric.gauge.data_points
-    ]
-
-
-class World:
-    """A journal, a destination, and streams between them."""
-
-    def __init__(self, folder: Path, sink: Sink) -> None:
-        self.folder = folder
-        self.sink = sink
-        self.appender = Appender.open(folder / "journal")
-        self.abort = threading.Event()
-        self.batch_bytes, self.gauge_seconds = streams.BATCH_BYTES, streams.GAUGE_SECONDS
-
-    def append(self, *bodies: bytes, signal: str = "metrics") -> None:
-        for body in bodies:
-            self.appender.append(Kind.REQUEST, body, received_ns=1, signal=signal, sender="a")
-
-    def incident(self, offset: int, **changes: Any) -> None:
-        sent = Sent(offset, 0, "incident", {"incident": an_incident(**changes), "stacks": []})
-        self.appender.append(Kind.OUTPUT, sent.payload(), received_ns=1, sender="judge")
-
-    def stream(self, kind: type[Stream] = BulkStream) -> tuple[Stream, threading.Event]:
-        finish = threading.Event()
-        forwarder = OtlpHttp(endpoint=self.sink.url, timeout_seconds=5)
-        sender = Sender("sink", forwarder, self.abort)
-        stream = kind(self.folder / "journal", Cursor(self.folder / "cursor"), sender, finish)
-        stream.batch_bytes, stream.gauge_seconds = self.batch_bytes, self.gauge_seconds
-        return stream, finish
-
-    def deliver(self, kind: type[Stream] = BulkStream) -> Stream:
-        """Everything that is in the journal."""
-        stream, finish = self.stream(kind)
-        finish.set()
-        stream.run()
-        return stream
-
-    @contextlib.contextmanager
-    def delivering(self, kind: type[Stream] = BulkStream) -> Iterator[Stream]:
-        stream, finish = self.stream(kind)
-        thread = threading.Thread(target=stream.run)
-        thread.start()
-        try:
-            yield stream
-        finally:
-            finish.set()
-            self.abort.set()
-            thread.join(10)
 
 
 @pytest.fixture
@@ -99,33 +27,6 @@ def world(tmp_path: Path) -> Iterator[World]:
         made = World(tmp_path, sink)
         yield made
         made.appender.close()
-
-
-def an_incident(**changes: Any) -> dict[str, Any]:
-    at = "2026-01-01T00:00:00.000000Z"
-    culprit = dict.fromkeys(("rank", "local_rank", "role", "pid", "node", "accelerator", "zone"))
-    return {
-        "id": "i1",
-        "job_id": "job-1",
-        "incarnation": 0,
-        "rule": "hang",
-        "cause": "hang_user_code",
-        "status": "open",
-        "first_evidence_at": at,
-        "opened_at": at,
-        "updated_at": at,
-        "resolved_at": None,
-        "culprits": [{**culprit, "rank": 2}],
-        "victims": [0, 1, 3],
-        "grade": "two_witnesses",
-        "summary": "rank 2 hangs",
-        "evidence": [],
-        "unseen": [],
-        "action": {"kind": "restart_worker", "target": None, "why": "it hangs"},
-        "refuted_by": "a step",
-        "revisions": [],
-        **changes,
-    }
 
 
 def test_requests_of_a_signal_are_merged_and_the_cursor_moves_after_delivery(world: World) -> None:
@@ -146,7 +47,6 @@ def test_what_was_not_delivered_is_sent_after_a_restart(world: World) -> None:
         until("the first refusal", lambda: stream.sender.counts.retries)
         assert "503" in stream.sender.counts.state
     assert Cursor(world.folder / "cursor").load() == 0
-    world.abort.clear()
     world.sink.judge = lambda signal, body: TAKEN
     world.deliver()
     assert points_of(world.sink.bodies("metrics")) == [("a", 0)]
@@ -169,16 +69,43 @@ def refuse(name: str, value: int, status: int) -> Any:
     return judge
 
 
-@pytest.mark.parametrize("status", [400, 500])
-def test_one_bad_point_is_cut_out_and_everything_else_arrives(world: World, status: int) -> None:
+def everything_but(*missing: tuple[str, int]) -> set[tuple[str, int]]:
+    found = {("a", n) for n in range(2)} | {("b", n) for n in range(8)} | {("c", n) for n in range(8)}
+    return (found | {("d", 0)}) - set(missing)
+
+
+@pytest.mark.parametrize(("status", "reason"), [(400, "refused"), (500, "failed")])
+def test_one_bad_point_is_cut_out_and_everything_else_arrives(world: World, status: int, reason: str) -> None:
     world.sink.judge = refuse("b", 3, status)
     world.append(request("a", points=2), request("b", "c", points=8), request("d"))
     stream = world.deliver()
-    expected = {("a", n) for n in range(2)} | {("b", n) for n in range(8)} | {("c", n) for n in range(8)}
-    expected |= {("d", 0)}
-    assert set(points_of(world.sink.bodies("metrics"))) == expected - {("b", 3)}
-    assert stream.sender.counts.dropped_requests == 1
+    assert set(points_of(world.sink.bodies("metrics"))) == everything_but(("b", 3))
+    assert stream.sender.counts.dropped == {reason: 1}
     assert Cursor(world.folder / "cursor").load() == 3
+
+
+def test_a_destination_that_fails_for_a_while_is_not_given_up(world: World) -> None:
+    """500 may mean that it starts: Loki says so until its ring is there."""
+    world.uncertain_seconds = 60.0
+    answers = iter([500, 500, 500])
+    world.sink.judge = lambda signal, body: (next(answers, 200), {}, b"not ready")
+    world.append(request("a", points=20))
+    stream = world.deliver()
+    assert len(points_of(world.sink.bodies("metrics"))) == 20
+    assert stream.sender.counts.dropped == {}
+
+
+def test_bytes_that_make_a_destination_fail_again_are_cut_at_once(world: World) -> None:
+    """The first time costs patience; later requests with such a point do not wait again."""
+    world.sink.judge = refuse("b", 3, 500)
+    world.append(request("b", points=8))
+    stream, finish = world.stream()
+    with world.running(stream, finish):
+        until("the point was found", lambda: stream.sender.counts.dropped)
+        stream.sender.uncertain_seconds = 600.0
+        world.append(request("a"), request("b", points=8))
+        until("the next one", lambda: stream.sender.counts.dropped == {"failed": 2})
+    assert len(points_of(world.sink.bodies("metrics"))) == 15
 
 
 def test_a_destination_that_takes_little_gets_it_in_pieces(world: World) -> None:
@@ -186,7 +113,68 @@ def test_a_destination_that_takes_little_gets_it_in_pieces(world: World) -> None
     world.append(*(request(f"m{number}", points=5) for number in range(20)))
     stream = world.deliver()
     assert len(points_of(world.sink.bodies("metrics"))) == 100
-    assert stream.sender.counts.dropped_requests == 0
+    assert stream.sender.counts.dropped == {}
+
+
+def test_a_destination_that_is_overloaded_by_large_requests_gets_smaller_ones(world: World) -> None:
+    """Loki answers 429 for ever to what exceeds its burst."""
+    world.sink.judge = lambda signal, body: (429, {}, b"too much") if len(body) > 1000 else TAKEN
+    world.append(*(request(f"m{number}", points=5) for number in range(30)))
+    stream = world.deliver()
+    assert [name for name, _ in points_of(world.sink.bodies("metrics"))[::5]] == [f"m{n}" for n in range(30)]
+    assert stream.sender.counts.dropped == {}
+
+
+def test_requests_grow_while_they_are_taken_and_shrink_with_a_refusal(world: World) -> None:
+    world.append(*(request(f"m{number}", points=800) for number in range(120)))
+    stream = world.deliver()
+    sizes = [len(body) for body in world.sink.bodies("metrics")]
+    assert sizes[0] <= sending.FIRST_BYTES
+    assert max(sizes) > 4 * sending.FIRST_BYTES
+    assert max(sizes) <= sending.MOST_BYTES
+    before = stream.sender.pace.bytes
+    stream.sender.pace.shrink()
+    assert sending.FIRST_BYTES <= stream.sender.pace.bytes < before
+
+
+def test_the_most_that_is_put_together_is_the_destinations_own_setting(world: World) -> None:
+    world.append(*(request(f"m{number}", points=10) for number in range(20)))
+    world.deliver(forwarder=OtlpHttp(endpoint=world.sink.url, max_request_bytes=1024))
+    assert max(len(body) for body in world.sink.bodies("metrics")) <= 1024
+    assert len(points_of(world.sink.bodies("metrics"))) == 200
+
+
+def test_points_that_are_too_old_for_one_destination_are_dropped_and_counted(world: World) -> None:
+    now_ns = time.time_ns()
+    hour_ns = 3600 * 10**9
+    for name, time_ns in (("old", now_ns - 2 * hour_ns), ("now", now_ns), ("ahead", now_ns + 2 * hour_ns)):
+        world.append(request(name, points=2, time_ns=time_ns))
+    limited = OtlpHttp(endpoint=world.sink.url, max_age_seconds=3600, max_ahead_seconds=600)
+    stream = world.deliver(forwarder=limited)
+    assert points_of(world.sink.bodies("metrics")) == [("now", 0), ("now", 1)]
+    assert stream.sender.counts.dropped == {"too_old": 2, "too_new": 2}
+
+
+def test_what_grew_too_old_while_the_destination_was_away_is_not_sent(world: World) -> None:
+    world.sink.judge = lambda signal, body: (503, {}, b"")
+    world.append(request("soon_old", "fresh"), request("fresh", time_ns=time.time_ns() + 3600 * 10**9))
+    limited = OtlpHttp(endpoint=world.sink.url, max_age_seconds=0.3)
+    world.append(request("soon_old", time_ns=time.time_ns()))
+    with world.delivering(forwarder=limited) as stream:
+        until("some tries", lambda: stream.sender.counts.dropped.get("too_old") == 3)
+        world.sink.judge = lambda signal, body: TAKEN
+        until("the rest", lambda: world.sink.taken)
+    assert points_of(world.sink.bodies("metrics")) == [("fresh", 0)]
+
+
+def test_partial_success_is_counted(world: World) -> None:
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+
+    answer = ExportMetricsServiceResponse()
+    answer.partial_success.rejected_data_points = 5
+    world.sink.judge = lambda signal, body: (200, {}, answer.SerializeToString())
+    world.append(request("a"))
+    assert world.deliver().sender.counts.dropped == {"rejected": 5}
 
 
 def test_what_a_master_forwarded_is_not_forwarded_again(world: World) -> None:
@@ -203,56 +191,59 @@ def test_what_a_master_forwarded_is_not_forwarded_again(world: World) -> None:
     assert len(world.sink.taken) == 1
 
 
-def test_large_requests_are_not_merged_into_larger_ones(world: World) -> None:
-    world.batch_bytes = 500
-    world.append(*(request(f"m{number}", points=10) for number in range(10)))
+def test_what_the_journal_no_longer_holds_is_counted_and_passed_over(world: World) -> None:
+    """A sink that is away for too long must not stop the master: the oldest segments go."""
+    world.append(request("first"))
     world.deliver()
-    assert len(world.sink.taken) > 3
-    assert len(points_of(world.sink.bodies("metrics"))) == 100
+    world.appender.close()
+    world.appender = Appender.open(world.folder / "journal", segment_bytes=200)
+    world.append(*(request(f"m{number}") for number in range(10)))
+    firsts = first_offsets(world.folder / "journal")
+    for first in firsts[:-1]:
+        segment_path(world.folder / "journal", first).unlink()
+    stream = world.deliver()
+    kept = points_of(world.sink.bodies("metrics"))[1:]
+    assert kept
+    assert stream.sender.counts.dropped == {"expired": firsts[-1] - 1}
+    assert len(kept) + firsts[-1] == 11
 
 
-# -- incidents -----------------------------------------------------------------------------------------
+# -- how far it is ------------------------------------------------------------------------------------------
 
 
-def gauges(sink: Sink) -> list[tuple[str, int]]:
-    """(cause, value) of the incident gauges that arrived."""
-    found = []
-    for body in sink.bodies("metrics"):
-        for entry in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-            (point,) = entry.scope_metrics[0].metrics[0].gauge.data_points
-            labels = {pair.key: pair.value.string_value for pair in point.attributes}
-            found.append((labels[signals.CAUSE], point.as_int))
-    return found
+def test_lag_is_told_in_records_and_seconds(world: World) -> None:
+    world.sink.judge = lambda signal, body: (503, {}, b"")
+    received_ns = time.time_ns() - 60 * 10**9
+    world.append(request("a"), request("b"), received_ns=received_ns)
+    end = JournalEnd(world.folder / "journal")
+    with world.delivering() as stream:
+        until("a try", lambda: stream.sender.counts.retries)
+        row = stream.sender.snapshot(time.time_ns(), end.next_offset())
+        assert (row["lag_records"], row["next_offset"]) == (2, 0)
+        assert 60.0 <= row["lag_seconds"] < 120.0
+        world.sink.judge = lambda signal, body: TAKEN
+        until("delivered", lambda: stream.sender.counts.next_offset == 2)
+        row = stream.sender.snapshot(time.time_ns(), end.next_offset())
+        assert (row["lag_records"], row["lag_seconds"], row["state"]) == (0, 0.0, "ok")
+    end.close()
 
 
-def test_an_incident_arrives_as_log_gauge_and_span_and_ends_with_zero(world: World) -> None:
-    world.incident(7)
-    world.deliver(IncidentStream)
-    assert [signal for signal, _ in world.sink.taken] == ["logs", "metrics", "traces"]
-    at = "2026-01-01T00:01:00.000000Z"
-    world.incident(9, status="resolved", resolved_at=at, updated_at=at)
-    world.deliver(IncidentStream)
-    assert gauges(world.sink) == [("hang_user_code", 1), ("hang_user_code", 0)]
-
-
-def test_the_gauge_of_an_open_incident_is_said_again_also_after_a_restart(world: World) -> None:
-    world.gauge_seconds = 0.05
-    world.incident(7)
-    world.deliver(IncidentStream)
-    with world.delivering(IncidentStream):
-        until("the gauge again", lambda: len(gauges(world.sink)) >= 3)
-    assert set(gauges(world.sink)) == {("hang_user_code", 1)}
-
-
-def test_a_revision_ends_the_series_of_the_earlier_verdict(world: World) -> None:
-    world.incident(7)
-    world.incident(9, cause="hang_interpreter_lock")
-    world.deliver(IncidentStream)
-    assert gauges(world.sink) == [("hang_user_code", 1), ("hang_user_code", 0), ("hang_interpreter_lock", 1)]
-
-
-def test_commands_stay_at_home(world: World) -> None:
-    sent = Sent(3, 0, "command", {"id": "c"})
-    world.appender.append(Kind.OUTPUT, sent.payload(), received_ns=1, sender="judge")
-    world.deliver(IncidentStream)
-    assert not world.sink.taken
+def test_the_end_of_the_journal_is_followed_over_segments(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    end = JournalEnd(folder)
+    assert (end.next_offset(), end.size_bytes()) == (0, 0)
+    with sinking() as sink:
+        world = World(tmp_path, sink)
+        world.appender.close()
+        world.appender = Appender.open(folder, segment_bytes=300)
+        seen = []
+        for number in range(12):
+            world.append(request(f"m{number}"))
+            seen.append(end.next_offset())
+        world.appender.close()
+    assert seen == list(range(1, 13))
+    assert len(first_offsets(folder)) > 3
+    assert end.size_bytes() == sum(path.stat().st_size for path in folder.glob("*.segment"))
+    end.close()
+    assert end.next_offset() == 12
+    end.close()

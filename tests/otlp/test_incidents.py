@@ -85,7 +85,9 @@ def test_log_record_carries_the_verdict_as_json_and_its_severity() -> None:
         signals.INCIDENT_GRADE: "two_witnesses",
         signals.RULE: "hang",
         signals.CAUSE: "hang_user_code",
+        signals.SEVERITY: "critical",
         signals.RANK: 2,
+        signals.HOST_NAME: "gpu-a",
     }
 
 

@@ -1,0 +1,116 @@
+"""What all forwarders that post have in common: a connection, trust, a time limit, words for failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from arobust_otel.errors import ConfigurationError, OverloadedDelivery, RetryableDelivery
+
+_EXCERPT_CHARACTERS = 200
+
+
+class Poster:
+    """Posts bytes; `ca_file` and `certificate` (with its key) are PEM files, empty for none."""
+
+    def __init__(
+        self, timeout_seconds: float, ca_file: str = "", certificate: tuple[str, str] = ("", "")
+    ) -> None:
+        """Nothing is opened before the first `post`."""
+        self._timeout_seconds = timeout_seconds
+        # Given with each request: requests lets REQUESTS_CA_BUNDLE beat what a session says.
+        self._verify = ca_file or None
+        self._certificate = certificate if certificate[0] else None
+        self._session = requests.Session()
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> requests.Response:
+        """The answer, whatever its status; a redirection is not followed.
+
+        Raises:
+            OverloadedDelivery: no answer in time.
+            RetryableDelivery: the destination cannot be reached.
+        """
+        try:
+            return self._session.post(
+                url,
+                data=body,
+                headers=dict(headers),
+                timeout=self._timeout_seconds,
+                allow_redirects=False,
+                verify=self._verify,
+                cert=self._certificate,
+            )
+        except requests.ReadTimeout:
+            raise OverloadedDelivery(f"{url} did not answer within {self._timeout_seconds:g} s") from None
+        except (requests.RequestException, OSError) as error:  # OSError: a CA file that is gone
+            raise RetryableDelivery(f"{url} cannot be reached: {_innermost(error)}") from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+
+def succeeded(response: requests.Response) -> bool:
+    """Whether it was taken."""
+    return 200 <= response.status_code < 300
+
+
+def said(url: str, response: requests.Response) -> str:
+    """A refusal in one line."""
+    text = "".join(filter(str.isprintable, response.text[:_EXCERPT_CHARACTERS]))
+    return f"{url} answered {response.status_code}: {text}"
+
+
+def retry_after(response: requests.Response) -> float | None:
+    """Seconds; a date, which the standard allows too, is not worth a parser: the back-off serves."""
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isdecimal() and text.isascii() else None
+
+
+def secret(path: str) -> str:
+    """Text of a file, without the line end that editors add.
+
+    Raises:
+        RetryableDelivery: it cannot be read now.
+    """
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RetryableDelivery(f"{path} cannot be read: {error}") from None
+
+
+def check_url(option: str, text: str, example: str) -> None:
+    """Refuse what is no URL.
+
+    Raises:
+        ConfigurationError: names the option.
+    """
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.netloc:
+        raise ConfigurationError(option, text, f"a URL such as {example}")
+
+
+def check_file(option: str, path: str) -> None:
+    """Refuse a file that cannot be read; an empty path is none.
+
+    Raises:
+        ConfigurationError: names the option.
+    """
+    if not path:
+        return
+    try:
+        with Path(path).open("rb"):
+            return
+    except OSError as error:
+        raise ConfigurationError(option, path, f"a file that can be read ({error.strerror})") from None
+
+
+def _innermost(error: BaseException) -> str:
+    """The innermost cause, which names the trouble."""
+    cause = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    return str(cause)[:_EXCERPT_CHARACTERS]
