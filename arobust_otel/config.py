@@ -62,6 +62,7 @@ class MasterSettings:
     sync: bool = True  # acknowledge only what is on the disk
     snapshot_seconds: float = at_least(1, 60.0)
     retention_bytes: int = at_least(128 * MEBIBYTE, 4096 * MEBIBYTE)
+    reserve_bytes: int = at_least(0, 256 * MEBIBYTE)  # kept free on the disk, as far as old journal can be
     heartbeat_seconds: float = at_least(0.1, 2.0)
     tick_seconds: float = at_least(0.1, 1.0)
     max_request_bytes: int = at_least(1024, 64 * MEBIBYTE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,17 @@ class Retained:
     deleted_bytes: int
     deleted_segments: int
     blocked_bytes: int
+
+
+def limit_for(folder: str | Path, limit_bytes: int, reserve_bytes: int) -> int:
+    """The limit that leaves `reserve_bytes` free on the journal's disk; `limit_bytes` where they are free."""
+    folder = Path(folder)
+    disk = os.statvfs(folder)
+    lacking = reserve_bytes - disk.f_bavail * disk.f_frsize
+    if lacking <= 0:
+        return limit_bytes
+    kept_bytes = sum(segment_path(folder, first).stat().st_size for first in first_offsets(folder))
+    return max(0, min(limit_bytes, kept_bytes - lacking))
 
 
 def retain(folder: str | Path, limit_bytes: int, in_use: Iterable[int]) -> Retained:

@@ -23,8 +23,7 @@ class CrashMark:
     def __init__(self, path: Path) -> None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            os.ftruncate(handle, _FIELDS.size)
-            self._map = mmap.mmap(handle, _FIELDS.size)
+            self._map = _mapped(handle)
         finally:
             os.close(handle)
         working, died, crashes = _FIELDS.unpack_from(self._map)
@@ -45,3 +44,15 @@ class CrashMark:
     def close(self) -> None:
         """Unmap; the file stays."""
         self._map.close()
+
+
+def _mapped(handle: int) -> mmap.mmap:
+    """The file with a page of its own on the disk: a store into one that is missing there would kill.
+
+    Where the disk is full, memory that ends with the process.
+    """
+    try:
+        os.posix_fallocate(handle, 0, _FIELDS.size)
+    except OSError:
+        return mmap.mmap(-1, _FIELDS.size)
+    return mmap.mmap(handle, _FIELDS.size)

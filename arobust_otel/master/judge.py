@@ -28,6 +28,7 @@ from arobust_otel.receiver.server import HttpServer, Tls
 
 POLL_SECONDS = 0.02
 SLICE_SECONDS = 0.02
+ROOM_SECONDS = 5.0  # between two looks at the disk
 RECONNECT_SECONDS = 0.1
 GIVE_UP_SECONDS = 5.0  # how long outputs are tried at the end, when the receiver may be gone
 
@@ -52,6 +53,7 @@ class JudgeRole:
         self.blocked_bytes = 0
         self.mark = CrashMark(self.layout.run / "judge.mark")
         self._snapshot_at = time.monotonic() + orders.settings.snapshot_seconds
+        self._room_at = time.monotonic() + ROOM_SECONDS
         found = snapshots.latest(self.layout.snapshots, SNAPSHOT_VERSION)
         start = 0
         if found is not None:
@@ -96,6 +98,8 @@ class JudgeRole:
             log.error("judge: record %d made the engine fail and is skipped", self.judgement.skipped[-1])
         if time.monotonic() >= self._snapshot_at:
             self._store_snapshot()
+        elif time.monotonic() >= self._room_at:
+            self._make_room()
         await asyncio.sleep(0 if records else POLL_SECONDS)
         return len(records)
 
@@ -154,14 +158,24 @@ class JudgeRole:
 
     def _store_snapshot(self) -> None:
         """A snapshot at this record; then delete what nobody needs any more."""
+        self._snapshot_at = time.monotonic() + self.orders.settings.snapshot_seconds
+        payload = self.judgement.snapshot()
+        try:
+            snapshots.store(self.layout.snapshots, self.reader.offset, payload, SNAPSHOT_VERSION)
+        except OSError as error:
+            log.error("judge: no snapshot: %s; a restart reads more of the journal", error)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Delete old segments: those over the limit, and more of them while the disk is short of space."""
         settings = self.orders.settings
-        self._snapshot_at = time.monotonic() + settings.snapshot_seconds
-        snapshots.store(
-            self.layout.snapshots, self.reader.offset, self.judgement.snapshot(), SNAPSHOT_VERSION
-        )
+        self._room_at = time.monotonic() + ROOM_SECONDS
+        limit = retention.limit_for(self.layout.journal, settings.retention_bytes, settings.reserve_bytes)
         in_use = [Cursor(path).load() for path in cursor_paths(self.layout, settings)]
-        oldest = snapshots.offsets(self.layout.snapshots)[0]
-        result = retention.retain(self.layout.journal, settings.retention_bytes, [*in_use, oldest])
+        oldest = snapshots.offsets(self.layout.snapshots)[:1] or [0]
+        result = retention.retain(self.layout.journal, limit, [*in_use, *oldest])
+        if result.deleted_segments and limit < settings.retention_bytes:
+            log.warning("judge: %d bytes of old journal deleted: the disk is short", result.deleted_bytes)
         if result.blocked_bytes and not self.blocked_bytes:
             log.warning(
                 "judge: the journal is %d bytes over its limit, because a forwarder has not delivered them",
@@ -173,7 +187,10 @@ class JudgeRole:
         """The final incidents in the form of a replay, beside the journal that they were computed of."""
         engine = self.judgement.engine
         if engine is not None:
-            self.layout.incidents.write_text(incident_lines(engine.incidents()), encoding="utf-8")
+            try:
+                self.layout.incidents.write_text(incident_lines(engine.incidents()), encoding="utf-8")
+            except OSError as error:
+                log.error("judge: %s is not written: %s", self.layout.incidents.name, error)
 
     def status(self) -> dict[str, Any]:
         """Answer of `/api/v1/status`."""
@@ -191,6 +208,7 @@ class JudgeRole:
                 "folder": str(self.layout.journal),
                 "next_offset": receiver.get("next_offset"),
                 "blocked_bytes": self.blocked_bytes,
+                "state": receiver.get("journal"),
             },
             "judge": {
                 "next_offset": self.reader.offset,

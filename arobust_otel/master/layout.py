@@ -54,6 +54,11 @@ class Layout:
         return self.run / "deliver.json"
 
     @property
+    def receptions(self) -> Path:
+        """Counters of the receiver, for the judge and for the master's own metrics."""
+        return self.run / "receive.json"
+
+    @property
     def master(self) -> Path:
         """Addresses and process ids of the running master; there only while it is ready."""
         return self.data_dir / "master.json"

@@ -18,7 +18,9 @@ from arobust_otel.journal import Appender, Cursor, Kind, snapshots
 from arobust_otel.master.control import DRAINED, READY, Control, either, log
 from arobust_otel.master.layout import Layout
 from arobust_otel.master.outputs import OutputsServer
+from arobust_otel.master.receptions import store_receptions
 from arobust_otel.master.wire import Orders
+from arobust_otel.receiver.answers import Refusal
 from arobust_otel.receiver.commit import GroupCommit
 from arobust_otel.receiver.http import ReceiverApp
 from arobust_otel.receiver.intake import Intake
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 15.0  # how long the receiver before this one may take to end
 DRAIN_SECONDS = 5.0
 BIND_SECONDS = 1.0  # between two attempts to get the port of gRPC
+REPORT_SECONDS = 1.0
 JUDGE_SECONDS = 15.0  # how long the judge may go on handing in outputs after the drain
 
 
@@ -64,6 +67,8 @@ class ReceiveRole:
         listener = socket.socket(fileno=orders.handles["otlp_http"])
         tls = Tls(settings.tls_certificate, settings.tls_key)
         self.server = HttpServer(self.app, listener, self.limits, tls)
+        self.folder = layout.journal
+        self._said_full = False
         self.grpc_state = "starts"
         self.grpc_idle, self.grpc = self._grpc(orders.handles["otlp_grpc"], tls)
         self.outputs = OutputsServer(layout.outputs_socket, self.intake, self.status)
@@ -75,23 +80,24 @@ class ReceiveRole:
             "next_offset": self.appender.next_offset,
             "recovered_bytes": self.appender.recovered_bytes,
             "commits": self.commit.commits,
+            "journal": self.appender.full or "ok",
             "otlp_grpc": self.grpc_state,
             **self.app.counts(),
         }
 
     async def run(self, control: Control) -> int:
         """Serve until told to stop; returns the exit code."""
-        record = json.dumps(configuration(self.settings), sort_keys=True).encode()
-        await self.intake.note(Kind.CONFIGURATION, record)
-        await self.intake.note(Kind.MASTER_STARTED, json.dumps(versions(), sort_keys=True).encode())
+        if not await self._begin(control):
+            self.commit.close()
+            return 1
         await self.outputs.start()
         await self.server.start()
         binding = await self._start_grpc()
-        ticks = asyncio.create_task(self._tick())
+        tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._report()), binding]
         control.say(READY)
         await either(control.stop, self.commit.failed)
-        ticks.cancel()
-        binding.cancel()
+        for task in tasks:
+            task.cancel()
         await self._drain()
         control.say(DRAINED)
         if not self.commit.failed.is_set():
@@ -99,6 +105,44 @@ class ReceiveRole:
         await self.outputs.stop()
         self.commit.close()
         return 1 if self.commit.failed.is_set() else 0
+
+    async def _begin(self, control: Control) -> bool:
+        """Configuration and start stand before every request: a full disk is waited for. False: stopped."""
+        for kind, values in (
+            (Kind.CONFIGURATION, configuration(self.settings)),
+            (Kind.MASTER_STARTED, versions()),
+        ):
+            payload = json.dumps(values, sort_keys=True).encode()
+            while not await self._noted(kind, payload):
+                if await either(control.stop, self.commit.failed, timeout_seconds=REPORT_SECONDS):
+                    return False
+        return True
+
+    async def _noted(self, kind: Kind, payload: bytes) -> bool:
+        try:
+            await self.intake.note(kind, payload)
+        except Refusal:
+            self._say_full()
+            return False
+        return True
+
+    def _say_full(self) -> None:
+        """Say it once when the disk gets full, and once when there is room again."""
+        full = self.appender.full
+        self.intake.counts.journal(writable=not full)
+        if bool(full) != self._said_full:
+            self._said_full = bool(full)
+            if full:
+                log.error("receive: %s; senders keep what they have: free space in %s", full, self.folder)
+            else:
+                log.info("receive: there is room again: telemetry is taken")
+
+    async def _report(self) -> None:
+        layout = Layout(self.settings.data_dir)
+        while True:
+            self._say_full()
+            store_receptions(layout, self.intake.counts.metrics.points(time.time_ns()))
+            await asyncio.sleep(REPORT_SECONDS)
 
     async def _tick(self) -> None:
         """A tick each period; those missed while the machine slept are not made up for."""

@@ -23,6 +23,7 @@ from arobust_otel.master.supervisor import RoleFailed, Supervisor
 from arobust_otel.master.wire import DEFAULT_ENGINE, Orders
 from arobust_otel.receiver.auth import require_protection
 
+AGAIN_SECONDS = 1.0
 SERVED = ("otlp_http", "otlp_grpc", "api")
 
 
@@ -165,15 +166,17 @@ class _Announcer:
         if not self.ready or self.supervisor is None:
             return
         roles = self.supervisor.roles
-        write_json(
-            self.layout.master,
-            {
-                "pid": os.getpid(),
-                **self.urls,
-                "roles": {name: role.pid for name, role in roles.items()},
-                "restarts": {name: role.restarts for name, role in roles.items()},
-            },
-        )
+        values = {
+            "pid": os.getpid(),
+            **self.urls,
+            "roles": {name: role.pid for name, role in roles.items()},
+            "restarts": {name: role.restarts for name, role in roles.items()},
+        }
+        try:
+            write_json(self.layout.master, values)
+        except OSError as error:
+            log.error("%s is not written, and tried again: %s", self.layout.master.name, error)
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self.announce)
 
 
 def main(settings: MasterSettings, engine: str = DEFAULT_ENGINE) -> int:

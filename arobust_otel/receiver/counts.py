@@ -61,6 +61,10 @@ class ReceiverCounts:
             "invalid_batch_ids": int(self.metrics.sum(signals.RECEIVER_INVALID_IDS)),
         }
 
+    def journal(self, *, writable: bool) -> None:
+        """Whether the journal takes records now."""
+        self.metrics.put(signals.JOURNAL_WRITABLE, int(writable))
+
     def _request(self, protocol: str, signal: str, result: str, status: str) -> None:
         self._rows[protocol, signal, result, status] += 1
         labels = {"arobust__protocol": protocol, "arobust__signal": signal, "arobust__result": result}

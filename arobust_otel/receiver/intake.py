@@ -68,9 +68,11 @@ class Intake:
     ) -> None:
         """Batches in the journal's tail are known from the start.
 
-        `clock` gives the receive time in nanoseconds since the epoch."""
+        `clock` gives the receive time in nanoseconds since the epoch.
+        """
         self.appender = appender
         self.counts = ReceiverCounts(clock())
+        self.counts.journal(writable=True)
         self.repeats = Repeats(recent_batches(appender.folder, WINDOW))
         self.commands = CommandTable()
         self.dropped_ticks = 0

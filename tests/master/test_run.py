@@ -123,6 +123,7 @@ def test_a_stopped_master_leaves_nothing_of_its_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "data" / "run").iterdir()) == [
         "deliver.json",
         "judge.mark",
+        "receive.json",
     ]
     assert not (tmp_path / "data" / "master.json").exists()
     with socket.create_server(("127.0.0.1", port)):
