@@ -82,8 +82,13 @@ class HeartbeatSender:
         """One heartbeat now, from the thread that calls; True where the master has it."""
         return self._beat(seconds)
 
-    def finish(self, deadline_seconds: float) -> bool:
-        """End the thread and send the final heartbeat; True where the master has it."""
+    def finish(self, deadline_seconds: float, says_goodbye: bool = True) -> bool:
+        """End the thread and send the final heartbeat; True where the master has it.
+
+        Args:
+            deadline_seconds: for both.
+            says_goodbye: false where somebody else goes on under the same name: nothing is sent then.
+        """
         deadline = time.monotonic() + deadline_seconds
         with self._condition:
             self._ending = True
@@ -91,7 +96,8 @@ class HeartbeatSender:
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline - time.monotonic()))
         left = deadline - time.monotonic()
-        arrived = not self._thread.is_alive() and left > 0 and self._beat(min(left, CALL_SECONDS), final=True)
+        may_send = says_goodbye and not self._thread.is_alive() and left > 0
+        arrived = may_send and self._beat(min(left, CALL_SECONDS), final=True)
         self._session.close()
         return arrived
 

@@ -30,6 +30,7 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None
 
 GIVEN, SENDING, FAILED, DONE = "given", "sending", "failed", "done"
 _READ_BYTES = 256 * 1024
+_TAIL_BYTES = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -133,6 +134,14 @@ class LogCollector(DataCollector):
             self._settle()
             return self._logs.positions()
 
+    def forget(self) -> None:
+        """Let go of the files and of what was read of them: another process delivers them now."""
+        with self._lock:
+            self._logs.close()
+            self._read.clear()
+            self._batch = None
+            self._logs = self._open()
+
     @property
     def is_sending(self) -> bool:
         """Whether a batch is on its way, and nobody knows yet whether it arrives."""
@@ -191,3 +200,16 @@ def _paths(given: Paths) -> tuple[str, ...]:
         return ()
     several = [given] if isinstance(given, (str, os.PathLike)) else given
     return tuple(os.path.abspath(os.fspath(path)) for path in several)
+
+
+def tail_of(path: str) -> str:
+    """The end of a log, unfinished last line included; an empty text where it cannot be read."""
+    if not path:
+        return ""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

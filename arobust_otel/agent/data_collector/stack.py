@@ -66,7 +66,7 @@ class StackCollector(DataCollector):
         items = captures if len(captures) and sum(len(c.threads) for c in captures) == len(data) else None
         self._hand(worker_metric(DiagnosisDataType.STACK_TRACE, text, items, self.node_rank))
 
-    def is_worth_reporting(self, data: Mapping[int, Mapping[str, Any]]) -> bool:
+    def is_worth_reporting(self) -> bool:
         """The first stacks, and those of a process whose main thread stands where it stood last time.
 
         A stack that moved on is progress and tells nobody anything.
@@ -77,13 +77,13 @@ class StackCollector(DataCollector):
 
     def _take(self) -> list[StackCapture]:
         if self.pids is None:
-            return [_capture(os.getpid(), IN_PROCESS, own_threads(), time.time_ns())]
+            return [capture_process(os.getpid(), IN_PROCESS, own_threads(), time.time_ns())]
         found = []
         errors = []
         for pid in self.pids:
             started = time.time_ns()
             try:
-                found.append(_capture(pid, PY_SPY, _outside(pid), started))
+                found.append(capture_process(pid, PY_SPY, _outside(pid), started))
             except (CaptureError, CapabilityError) as error:
                 errors.append(f"process {pid}: {error}")
         self.last_error = "; ".join(errors)
@@ -126,7 +126,10 @@ def _outside(pid: int) -> tuple[ThreadStack, ...]:
     return tuple(t for t in pyspy.parse_dump(text, pid) if not t.name.startswith(OWN_THREADS))
 
 
-def _capture(pid: int, method: str, threads: tuple[ThreadStack, ...], started_ns: int) -> StackCapture:
+def capture_process(
+    pid: int, method: str, threads: tuple[ThreadStack, ...], started_ns: int, command_id: str = ""
+) -> StackCapture:
+    """Stacks of a process as a capture, begun at `started_ns` and finished now."""
     rank = resolve_rank(os.environ) if pid == os.getpid() else None
     stacks = {
         t.thread_id or 0: {"name": t.name, "frames": [_line(f) for f in reversed(t.frames)]} for t in threads
@@ -137,7 +140,7 @@ def _capture(pid: int, method: str, threads: tuple[ThreadStack, ...], started_ns
         rank=rank.rank if rank is not None else None,
         pid=pid,
         method=method,
-        command_id="",
+        command_id=command_id,
         threads=threads,
         text=render(stacks),
         attributes=process_attributes() if pid == os.getpid() else {},

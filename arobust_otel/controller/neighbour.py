@@ -1,0 +1,112 @@
+"""What a compatibility agent knows of the node's own agent, and of its siblings in the other ranks.
+
+Where the node has an agent for the job, the process leaves its work to it. Where it has none, locks in the
+job's folder see to it that each log is read by one process, and the node's figures by one.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from arobust_otel.agent import handover
+from arobust_otel.agent.folders import find_root
+from arobust_otel.agent.handing import logger
+from arobust_otel.agent.lock import AgentLock, is_held
+from arobust_otel.collectors.logs import load_positions
+from arobust_otel.collectors.logtail import Position
+from arobust_otel.collectors.procfs import PROC, read_stat
+from arobust_otel.errors import BeaconError
+from arobust_otel.model.beacon_paths import job_folder
+from arobust_otel.model.identity import resolve_job_id
+
+NODE = "node"  # what is claimed for figures of the node
+
+
+class Neighbour:
+    """The job's folder on this node, as one process sees it. Without a job there is none: it is alone.
+
+    Args:
+        environ: says job and folder.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.job_id = resolve_job_id(environ)
+        self.folder: Path | None = None
+        if self.job_id is not None:
+            self.folder = job_folder(find_root(environ, self.job_id), self.job_id)
+        self._claims: dict[str, AgentLock] = {}
+        self._stored: handover.Handover | None = None
+
+    def has_agent(self) -> bool:
+        """Whether an agent of this node works for the job."""
+        return self.folder is not None and is_held(self.folder)
+
+    def claim(self, what: Sequence[str]) -> bool:
+        """Take all of these for this process; False where another one has some of them."""
+        if self.folder is None:
+            return True
+        for name in what:
+            if name in self._claims:
+                continue
+            digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+            lock = AgentLock(self.folder, f"inside-{digest}.lock")
+            try:
+                if not lock.take():
+                    return False
+            except BeaconError as error:
+                logger.warning("%s: another rank may report the same: %s", self.job_id, error)
+                self.folder = None
+                return True
+            self._claims[name] = lock
+        return True
+
+    def release(self) -> None:
+        """Give back what was claimed."""
+        for lock in self._claims.values():
+            lock.release()
+        self._claims.clear()
+
+    def positions(self, files: Sequence[str]) -> dict[str, Position]:
+        """How far others delivered these files: the node's agent, or processes that have ended."""
+        if self.folder is None:
+            return {}
+        state = self.folder / "logs.json"
+        known: list[tuple[int, Mapping[str, Position]]] = []
+        if state.exists():
+            known.append((state.stat().st_mtime_ns, load_positions(state)))
+        known += [(item.time_ns, item.positions) for item in handover.load(self.folder)]
+        names = {name for pattern in files for name in (glob.glob(pattern) or [pattern])}
+        wanted = {name: os.path.realpath(name) for name in names}
+        found: dict[str, Position] = {}
+        for _, positions in sorted(known, key=lambda pair: pair[0]):
+            found |= {path: positions[real] for path, real in wanted.items() if real in positions}
+        return found
+
+    def tell(
+        self,
+        state: str,
+        files: Sequence[str],
+        positions: Mapping[str, Position],
+        periods: Mapping[str, float],
+    ) -> None:
+        """Write down what this process keeps or hands over, where that has changed."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        stat = read_stat(PROC, os.getpid())
+        real = {os.path.realpath(path): position for path, position in positions.items()}
+        ticks = stat.start_ticks if stat is not None else 0
+        value = handover.Handover(os.getpid(), ticks, state, 0, tuple(files), real, periods)
+        if value == self._stored:
+            return
+        try:
+            handover.store(self.folder, replace(value, time_ns=time.time_ns()))
+        except OSError as error:
+            logger.warning("the node's agent cannot be told which logs to follow: %s", error)
+            return
+        self._stored = value

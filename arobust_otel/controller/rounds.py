@@ -1,0 +1,120 @@
+"""A registered collector and its thread: asks it, hands over what it found, and remembers how that went."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from arobust_otel import guard
+from arobust_otel.agent.data_collector import (
+    DataCollector,
+    LogCollector,
+    MetricCollector,
+    ResourceCollector,
+    StackCollector,
+)
+from arobust_otel.agent.handing import logger
+from arobust_otel.agent.periodic import Periodic
+from arobust_otel.model.heartbeat import CollectorReport
+
+# What the node's agent does as well, and better, where there is one.
+BUILT_IN = (LogCollector, MetricCollector, ResourceCollector, StackCollector)
+_SOON_SECONDS = 0.2  # a log that is behind, or whose last batch is on its way
+
+
+class _Adapted(DataCollector):
+    """An object with `collect_data` and, where it has one, `is_enabled`, as a collector."""
+
+    def __init__(self, part: Any) -> None:
+        self.part = part
+
+    def collect_data(self) -> object:
+        """What the object says."""
+        return self.part.collect_data()
+
+    def is_enabled(self) -> bool:
+        """What the object says; on where it does not."""
+        return bool(self.part.is_enabled()) if hasattr(self.part, "is_enabled") else True
+
+
+class Registered:
+    """One collector that `DiagnosisAgent` asks periodically.
+
+    Args:
+        collector: a DataCollector, or an object with `collect_data`.
+        seconds: between two rounds, as given.
+    """
+
+    def __init__(self, collector: Any, seconds: float) -> None:
+        self.given = collector
+        is_whole = isinstance(collector, DataCollector) or hasattr(collector, "store_data")
+        self.collector = collector if is_whole else _Adapted(collector)
+        self.name = type(collector).__name__
+        self.error = ""
+        self.cpu_seconds = 0.0
+        self.rounds = 0
+        self.loop = Periodic(f"collect-{self.name}", seconds, self.round)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the node's agent can do this instead; a user's subclass is the user's own."""
+        return type(self.given) in BUILT_IN
+
+    @property
+    def is_of_the_node(self) -> bool:
+        """Whether one process per node is enough."""
+        return type(self.given) in (MetricCollector, ResourceCollector)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has ended, and nothing of it is on its way any more."""
+        if not self.loop.join(0.0):
+            return False
+        return not (isinstance(self.collector, LogCollector) and self.collector.is_sending)
+
+    def set_client(self, client: Any) -> None:
+        """Tell the collector its client, where it wants to know."""
+        if callable(getattr(self.collector, "set_client", None)):
+            self.collector.set_client(client)
+
+    def report(self) -> CollectorReport:
+        """For the heartbeat."""
+        return CollectorReport(self.name, not self.error, self.error)
+
+    def round(self, ended: threading.Event) -> float | None:
+        """Collect once and hand over; nothing is collected or handed over once `ended` is set."""
+        started = time.thread_time()
+        _, error = guard.attempt(f"collector {self.name}", lambda: self._once(ended))
+        self.cpu_seconds += time.thread_time() - started
+        self.rounds += 1
+        text = "" if error is None else f"{type(error).__name__}: {error}"
+        if text and text != self.error:
+            logger.error("collector %s failed: %s", self.name, text)
+        self.error = text or str(getattr(self.collector, "last_error", "") or "")
+        collector = self.collector
+        behind = isinstance(collector, LogCollector) and (collector.has_more or collector.is_sending)
+        return _SOON_SECONDS if behind else None
+
+    def _once(self, ended: threading.Event) -> None:
+        if ended.is_set() or not self.collector.is_enabled():
+            return
+        data = self.collector.collect_data()
+        if ended.is_set() or data is None:
+            return
+        if isinstance(self.collector, StackCollector) and not self.collector.is_worth_reporting():
+            return
+        self.collector.store_data(data)
+
+
+def say_cost(registered: Sequence[Registered]) -> None:
+    """What it costs to collect inside the training process, by the rounds that have been."""
+    logger.warning(
+        "no agent works for this job on this node, so %d collectors run as threads of this process: %d "
+        "rounds took %.0f ms of processor time, during which training may wait for the interpreter; start it "
+        "under opentelemetry-instrument, or run `arobust agent`",
+        len(registered),
+        sum(entry.rounds for entry in registered),
+        sum(entry.cpu_seconds for entry in registered) * 1000,
+    )
