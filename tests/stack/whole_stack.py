@@ -27,7 +27,18 @@ from arobust_otel.model import signals
 from arobust_otel.model.prometheus_names import label_name, metric_name
 from arobust_otel.otlp.incidents import digest, trace_id
 from tests.forwarders.sink import Sink, sinking
-from tests.stack.running import CONFIG, asked, configuration, free_ports, running, until_answer
+from tests.stack import guides
+from tests.stack.running import (
+    CONFIG,
+    asked,
+    check,
+    configuration,
+    free_ports,
+    program,
+    running,
+    until_answer,
+)
+from tools.stack.programs import BY_NAME
 
 RANKS, CULPRIT = 4, 2
 RUN_SECONDS = 300.0
@@ -49,6 +60,9 @@ signals = ["logs"]
 type = "otlp_http"
 endpoint = "{traces}"
 signals = ["traces"]
+
+[forwarders.prometheus_scrape]
+listen = "{scraped}"
 """
 
 
@@ -62,10 +76,11 @@ class Addresses:
     jaeger: str
     alertmanager: str
     gateway: str
+    scraped: str
 
     @classmethod
     def free(cls) -> Addresses:
-        return cls(*(f"http://127.0.0.1:{port}" for port in free_ports(6)))
+        return cls(*(f"http://127.0.0.1:{port}" for port in free_ports(7)))
 
 
 @dataclass(frozen=True)
@@ -98,43 +113,37 @@ class Story:
 
 
 @contextlib.contextmanager
-def stores(at: Addresses, folder: Path, master_metrics: str, webhook: Sink) -> Iterator[None]:
-    """Prometheus, Alertmanager, Loki and Jaeger under our files, on this run's ports."""
+def stores(at: Addresses, folder: Path, webhook: Sink) -> Iterator[None]:
+    """Prometheus, Alertmanager, Loki and Jaeger as the guides start them, on this run's ports."""
     replaced = {
-        "127.0.0.1:9464": master_metrics,
+        "127.0.0.1:9464": _host(at.scraped),
         "127.0.0.1:9093": _host(at.alertmanager),
         "127.0.0.1:9099": f"127.0.0.1:{webhook.port}",
     }
-    files = configuration(folder, replaced)
-    grpc = [f"127.0.0.1:{port}" for port in free_ports(3)]
-    loki_port = at.loki.rpartition(":")[2]
-    loki = {
-        "LOKI_PORT": loki_port,
-        "LOKI_GRPC_PORT": grpc[0].rpartition(":")[2],
-        "LOKI_DATA": str(folder / "loki"),
-    }
-    jaeger = {
-        "JAEGER_UI": _host(at.jaeger), "JAEGER_HTTP": _host(at.traces),
-        "JAEGER_QUERY_GRPC": grpc[1], "JAEGER_GRPC": grpc[2],
-    }  # fmt: skip
-    started = {
+    files = {"collector_config/": f"{configuration(folder, replaced)}/"}
+    first, second, third = (f"127.0.0.1:{port}" for port in free_ports(3))
+    # name: arguments beside the guide's, URL that answers when it is ready, environment
+    started: dict[str, tuple[list[str], str, dict[str, str]]] = {
         "alertmanager": (
-            [f"--config.file={files / 'alertmanager.yml'}", f"--storage.path={folder / 'alerts'}",
-             f"--web.listen-address={_host(at.alertmanager)}", "--cluster.listen-address="],
+            [f"--storage.path={folder / 'alerts'}", f"--web.listen-address={_host(at.alertmanager)}",
+             "--cluster.listen-address="],
             f"{at.alertmanager}/-/ready", {},
         ),
         "prometheus": (
-            [f"--config.file={files / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
-             f"--web.listen-address={_host(at.prometheus)}", "--web.enable-otlp-receiver"],
+            [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={_host(at.prometheus)}"],
             f"{at.prometheus}/-/ready", {},
         ),
-        "jaeger": (["--config", str(files / "jaeger.yaml")], f"{at.jaeger}/api/services", jaeger),
-        "loki": (
-            [f"-config.file={files / 'loki.yaml'}", "-config.expand-env=true"], f"{at.loki}/ready", loki,
-        ),
+        "jaeger": ([], f"{at.jaeger}/api/services", {
+            "JAEGER_UI": _host(at.jaeger), "JAEGER_HTTP": _host(at.traces),
+            "JAEGER_QUERY_GRPC": first, "JAEGER_GRPC": second,
+        }),
+        "loki": ([], f"{at.loki}/ready", {
+            "LOKI_PORT": _port(at.loki), "LOKI_GRPC_PORT": _port(third), "LOKI_DATA": str(folder / "loki"),
+        }),
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
-        for name, (arguments, ready, environ) in started.items():
+        for name, (more, ready, environ) in started.items():
+            arguments = [*guides.placed(guides.starts(name), files), *more]
             stack.enter_context(running(name, arguments, folder, ready, environ))
         yield
 
@@ -148,13 +157,17 @@ def gateway(at: Addresses, folder: Path, master: str) -> Iterator[None]:
         "OTELCOL_HEALTH": f"127.0.0.1:{health}", "OTELCOL_METRICS_PORT": str(metrics),
         "OTELCOL_QUEUE": str(folder / "queue"),
     }  # fmt: skip
-    arguments = ["--config", str(CONFIG / "otelcol-gateway.yaml")]
+    arguments = guides.placed(guides.starts("otelcol"), {"collector_config/": f"{CONFIG}/"})
     with running("otelcol", arguments, folder, f"http://127.0.0.1:{health}", environ):
         yield
 
 
 def _host(url: str) -> str:
     return url.removeprefix("http://")
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
 
 
 @contextlib.contextmanager
@@ -198,7 +211,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     places = make_places(folder / "run")
     processes = Processes(places, torch.python_path)
     config = folder / "master.toml"
-    config.write_text(MASTER.format(prometheus=at.prometheus, loki=at.loki, traces=at.traces))
+    urls = {"prometheus": at.prometheus, "loki": at.loki, "traces": at.traces, "scraped": _host(at.scraped)}
+    config.write_text(MASTER.format(**urls))
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.delenv("AROBUST_RAISE", raising=False)  # a user's run contains its errors
@@ -206,7 +220,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         stack.enter_context(ended(processes, places))
         processes.start_master(config)
         api = until_answer("the master", lambda: read_master_file(places.data))
-        stack.enter_context(stores(at, folder, _host(api.api), webhook))
+        stack.enter_context(stores(at, folder, webhook))
         stack.enter_context(gateway(at, folder, api.otlp_http))
         progress.say("stores and gateway are up")
         incident = hang(api, at, places, processes, progress)
@@ -274,8 +288,39 @@ def test_the_webhook_is_told(story: Story) -> None:
     story.progress.say(f"webhook: {alert['annotations']['summary']}")
 
 
+def test_prometheus_sees_the_master_and_no_alert_says_that_it_is_blind(story: Story) -> None:
+    until_answer("the dead-man switch", lambda: story.promql('ALERTS{alertname="ArobustWatchdog"}'))
+    assert story.promql(f"{metric_name(signals.MASTER_UP)} == 1")
+    assert story.promql('ALERTS{alertname=~"ArobustMaster.+", alertstate="firing"}') == []
+
+
 def test_recording_rules_answer(story: Story) -> None:
     job = label_name(signals.JOB_ID)
     query = f'job:arobust_ranks:count{{{job}="{story.job}"}}'
     (row,) = until_answer("recorded ranks", lambda: story.promql(query))
     assert float(row["value"][1]) == RANKS
+
+
+@pytest.mark.parametrize("words", guides.questions(), ids=" ".join)
+def test_a_question_of_a_guide_is_answered(story: Story, words: list[str]) -> None:
+    replaced = {
+        "http://127.0.0.1:9090": story.at.prometheus,
+        "http://127.0.0.1:9093": story.at.alertmanager,
+        "http://127.0.0.1:3100": story.at.loki,
+        "http://127.0.0.1:16686": story.at.jaeger,
+    }
+    command = guides.placed(words, replaced)
+    command[0] = program(words[0]) if words[0] in BY_NAME else words[0]
+    said = until_answer(" ".join(words), lambda: _found(check(command)), STORE_SECONDS)
+    assert "arobust" in said.lower()
+
+
+def _found(said: str) -> str:
+    """Empty where the answer holds nothing."""
+    return "" if '"result":[]' in said or '"data":[]' in said else said
+
+
+@pytest.mark.parametrize("words", guides.checks(), ids=" ".join)
+def test_a_check_of_a_guide_is_content(words: list[str], tmp_path: Path) -> None:
+    command = [program(words[0]), *words[1:]]
+    check(command, {"OTELCOL_QUEUE": str(tmp_path)}, CONFIG.parent)

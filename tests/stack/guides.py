@@ -1,0 +1,48 @@
+"""Commands of the guides, as the tests run them: what stands there is what was run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+GUIDES = Path(__file__).parents[2] / "docs"
+NAMES = ("prometheus.md", "loki.md", "traces.md", "collector.md")
+DAEMONS = ("prometheus", "alertmanager", "loki", "jaeger", "otelcol")
+_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every command of the guides, in words."""
+    found = []
+    for name in NAMES:
+        for block in _BLOCK.findall((GUIDES / name).read_text(encoding="utf-8")):
+            lines = [line for line in block.splitlines() if line and not line.startswith(("#", "export "))]
+            found += [shlex.split(line) for line in lines]
+    return found
+
+
+def starts(name: str) -> list[str]:
+    """Arguments with which a guide starts a program."""
+    (arguments,) = [words[1:] for words in commands() if words[0] == name and "validate" not in words]
+    return arguments
+
+
+def checks() -> list[list[str]]:
+    """Commands that look at a file and end."""
+    return [words for words in commands() if words not in questions() and words[0] not in DAEMONS] + [
+        words for words in commands() if "validate" in words
+    ]
+
+
+def questions() -> list[list[str]]:
+    """Commands that ask a running program."""
+    return [words for words in commands() if any("http://127.0.0.1:" in word for word in words)]
+
+
+def placed(words: list[str], replaced: Mapping[str, str]) -> list[str]:
+    """The same command with other addresses and folders."""
+    for old, new in replaced.items():
+        words = [word.replace(old, new) for word in words]
+    return words
