@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from arobust_otel.collectors.hostpids import sees_host_pids
 from arobust_otel.collectors.kernel_lines import KernelFact, fact_of, uuid_of
 from arobust_otel.collectors.kmsg import KERNEL_LOG, KernelLog, KernelRecord
 from arobust_otel.collectors.procfs import PROC, read_text
@@ -28,7 +28,6 @@ MAX_BODY = 2_000
 REPETITIONS = 20  # of one fault in `REPEAT_NS`; what is beyond is counted, not told one by one
 MAX_STORMS = 1_000
 REPEAT_NS = 60_000_000_000
-_HOST_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 
 
 @dataclass(slots=True)
@@ -192,14 +191,6 @@ def _refusal(path: Path, error: OSError) -> CapabilityError:
         return CapabilityError("kernel_log", reason, f"in a container, start it with --device {path}")
     remedy = "give the agent CAP_SYSLOG, or set kernel.dmesg_restrict=0 and let it read the device"
     return CapabilityError("kernel_log", reason, remedy)
-
-
-def sees_host_pids(proc: Path) -> bool:
-    """Whether process ids of the kernel's log are those that we see: not so in a container."""
-    try:
-        return os.stat(proc / "self/ns/pid").st_ino == _HOST_PID_NAMESPACE
-    except OSError:
-        return False
 
 
 def driver_uuid(proc: Path, address: str) -> str | None:
