@@ -83,7 +83,7 @@ def page(pid: int, rank: int, ranks: int, step: int) -> RankBeacon:
         step_end_mono_ns=mono, step_duration_ns=100_000_000, phase="backward", phase_since_mono_ns=mono,
         event_mono_ns=mono, event_count=step, tick_count=step, tick_mono_ns=mono, groups=groups,
         groups_read_mono_ns=mono, device_counters=False, exception=None, exit_begun_ns=None,
-        nonfinite_step=None, nonfinite_ns=None, loss_seen=True, stack_request=0, stack_done=0,
+        nonfinite_step=None, nonfinite_ns=None, loss=1.25, stack_request=0, stack_done=0,
         capabilities=(), gaps=(),
     )  # fmt: skip
 
