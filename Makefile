@@ -62,6 +62,10 @@ stack-programs: $(VENV)/.installed-dev  ## Build Collector, Prometheus, Loki, Ja
 test-stack: $(VENV)/.installed-dev torch stack-programs  ## A live hang into all of these, and the questions people ask.
 	$(BIN)/python -m pytest tests/stack tests/stack/whole_stack.py -p no:randomly $(TEST_OPTIONS)
 
+.PHONY: test-compose
+test-compose: $(VENV)/.installed-dev torch stack-programs  ## docker-compose.yml on a real engine, Grafana aside.
+	$(BIN)/python -m pytest tests/compose/whole_compose.py -s -p no:randomly $(TEST_OPTIONS)
+
 .PHONY: lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,79 @@
+"""docker-compose.yml as a file: pins, limits, rights. `make test-compose` runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tools.stack.engine import IMAGES
+from tools.stack.programs import BY_NAME
+
+ROOT = Path(__file__).parents[2]
+FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+OURS = ("arobust-otel:local", "arobust-otel-training:local")
+FOREIGN = sorted(name for name, service in SERVICES.items() if service["image"] not in OURS)
+
+
+def load(path: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((ROOT / "collector_config" / path).read_text(encoding="utf-8"))
+    return values
+
+
+@pytest.mark.parametrize("name", [name for name in FOREIGN if name != "grafana"])
+def test_the_version_is_the_one_that_tests_run(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].partition(":")
+    (version,) = {BY_NAME[program].version for program in IMAGES[image].programs}
+    known_as = {"1.62.0": "2.0.0-rc2"}  # Jaeger's module and image are numbered differently
+    assert tag.removeprefix("v") == known_as.get(version, version)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_service_is_bounded_and_has_no_rights_to_spare(name: str) -> None:
+    service = SERVICES[name]
+    assert service["mem_limit"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    if service.get("user", "").startswith("0"):
+        assert service["network_mode"] == "none"
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_ports_are_published_on_this_machine_only(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
+
+
+def test_only_the_board_can_be_left_out() -> None:
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["grafana"]
+    assert (ROOT / ".env").read_text(encoding="utf-8").splitlines()[-1] == "COMPOSE_PROFILES=board"
+
+
+def test_files_that_are_mounted_exist() -> None:
+    mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", ())]
+    paths = [mount.split(":")[0] for mount in mounts if mount.startswith("./")]
+    assert len(paths) > 8
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_volumes_are_declared() -> None:
+    mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", ())]
+    named = {mount.split(":")[0] for mount in mounts if not mount.startswith(("./", "/"))}
+    assert named == set(FILE["volumes"])
+
+
+def test_prometheus_is_the_one_of_the_guide_with_other_names() -> None:
+    own, guide = load("compose/prometheus.yml"), load("prometheus.yml")
+    for section in ("otlp", "storage"):
+        assert own[section] == guide[section]
+    assert [Path(path).name for path in own["rule_files"]] == [
+        Path(path).name for path in guide["rule_files"]
+    ]
+
+
+def test_no_secret_is_in_a_file() -> None:
+    text = (ROOT / "collector_config/compose/master.toml").read_text(encoding="utf-8")
+    assert 'token = "@TOKEN@"' in text
