@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +13,7 @@ from arobust_otel.commands.shown import json_option, print_json
 
 @click.group(name="bench")
 def command() -> None:
-    """Measure what parts of the master cost, on this machine, in one run."""
+    """Measure and try what this program promises, on this machine, in one run."""
 
 
 def _sizes(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
@@ -40,6 +42,78 @@ def engine(ranks: tuple[int, ...], rounds: int, as_json: bool) -> None:
         return
     for row in rows:
         click.echo(_lines(row))
+
+
+def _faults(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    from arobust_otel.bench.delivery import FAULTS
+
+    names = tuple(FAULTS) if text == "all" else tuple(part.strip() for part in text.split(","))
+    for name in names:
+        if name not in FAULTS:
+            raise click.BadParameter(f"{name!r} is none of: {'; '.join(FAULTS)}")
+    return names
+
+
+@command.command(name="delivery")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.1, 600),
+    default=3.0,
+    show_default=True,
+    help="Time under load in all; the faults share it.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["http", "grpc", "both"]),
+    default="both",
+    show_default=True,
+    help="How the reporter speaks to the master.",
+)
+@click.option(
+    "--faults",
+    callback=_faults,
+    default="all",
+    metavar="NAMES",
+    help="Names as in the table, divided by commas.  [default: all]",
+)
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="New folder for all files; else they are deleted."
+)
+@json_option
+def delivery(
+    minutes: float, protocol: str, faults: tuple[str, ...], keep: Path | None, as_json: bool
+) -> None:
+    r"""Stop, kill, slow down and starve master and reporter, and count what became of every item.
+
+    \b
+    reported    the reporter's call came back, or the line is in the log file
+    delivered   in the journal
+    lost        not in the journal
+    dropped     counted by the client as given up
+    killed      counted by a ledger: only the memory of a killed reporter had them
+    uncounted   lost, and nobody counted it
+    repeated    in the journal more than once
+    read again  log lines once more, since a killed reporter could not keep how far it had come
+
+    Exit code 1 where anything is uncounted, repeated or still waiting at the end.
+    """
+    from arobust_otel.bench.delivery import PROTOCOLS, bench_delivery, table
+
+    begun = time.monotonic()
+    chosen = PROTOCOLS if protocol == "both" else (protocol,)
+    results = bench_delivery(
+        chosen,
+        minutes * 60,
+        faults,
+        say=lambda text: click.echo(f"{time.monotonic() - begun:6.1f} s  {text}", err=True),
+        keep=keep,
+    )
+    if as_json:
+        print_json({"results": [result.to_json() for result in results]})
+    else:
+        click.echo("\n\n".join(table(result) for result in results))
+    if not all(result.is_good for result in results):
+        raise click.exceptions.Exit(1)
 
 
 def _lines(row: dict[str, Any]) -> str:
