@@ -18,6 +18,7 @@ NEEDS = {
     "test_jaeger.py": ("jaeger",),
     "test_loki.py": ("loki",),
     "test_prometheus.py": ("promtool", "prometheus"),
+    "test_series.py": ("prometheus",),
 }
 LEFT_OUT = {
     file: [name for name in names if find(name) is None]
