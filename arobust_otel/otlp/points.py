@@ -71,14 +71,18 @@ def take_points(data: bytes, index: int, rows: list[Row], groups: Groups) -> int
 
 @lru_cache(maxsize=REMEMBERED_TAILS)
 def _meaning(tail: bytes) -> tuple[int, tuple[str, str] | None] | None:
-    """Rank and group in the bytes behind a point's value; None where the flags say that it has no value."""
+    """Rank and group in the bytes behind a point's value; None where the flags say that it has no value.
+
+    A point of one device of a rank has no rank here: rows have no dimension for devices, and two of them
+    would be blended into one. Which rank computes on which device is told by events.
+    """
     return _describe(NumberDataPoint.FromString(tail))
 
 
 def _describe(point: Any) -> tuple[int, tuple[str, str] | None] | None:
     if point.flags & NO_RECORDED_VALUE:
         return None
-    rank, name, members = -1, "", ""
+    rank, name, members, is_of_device = -1, "", "", False
     for pair in point.attributes:
         if pair.key == signals.RANK:
             whole = to_whole(to_scalar(pair.value))
@@ -87,7 +91,9 @@ def _describe(point: Any) -> tuple[int, tuple[str, str] | None] | None:
             name = pair.value.string_value
         elif pair.key == signals.GROUP_RANKS:
             members = pair.value.string_value
-    return rank, ((name, members) if name or members else None)
+        elif pair.key == signals.HW_ID:
+            is_of_device = True
+    return (-1 if is_of_device else rank), ((name, members) if name or members else None)
 
 
 def _parse(data: bytes, index: int, rows: list[Row], groups: Groups) -> None:

@@ -144,6 +144,15 @@ def test_point_without_rank_has_none() -> None:
     assert columns(metrics(("m", "gauge", [point(1.0)]))).rank.tolist() == [-1]
 
 
+def test_points_of_several_devices_of_a_rank_are_not_blended_into_one_value_of_the_rank() -> None:
+    two = [point(float(number), arobust__rank=3) for number in (1, 2)]
+    for number, one in enumerate(two):
+        one["attributes"] += [pair("hw.id", f"GPU-{number}")]
+    found = columns(metrics(("m", "gauge", [*two, point(9.0, arobust__rank=3)])))
+    assert found.rank.tolist() == [-1, -1, 3]
+    assert found.value.tolist() == [1.0, 2.0, 9.0]
+
+
 def test_repeated_attribute_key_counts_once_and_the_last_one_wins() -> None:
     doubled = {
         "time_unix_nano": T,
@@ -195,7 +204,7 @@ def test_points_with_start_time_exemplars_and_foreign_attributes_are_read() -> N
         "time_unix_nano": T,
         "as_int": -7,
         "exemplars": [{"as_double": 1.0}],
-        "attributes": pairs({"hw.id": "GPU-1", "arobust.rank": 4, "x": 1.5}),
+        "attributes": pairs({"host.id": "a", "arobust.rank": 4, "x": 1.5}),
     }
     found = columns(
         metrics(("m", "gauge", [odd, point(1.5, arobust__rank="1") | {"start_time_unix_nano": 5}]))
