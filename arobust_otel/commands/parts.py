@@ -27,7 +27,7 @@ def _row(part: Part) -> dict[str, object]:
         "state": "ok" if part.target else "broken",
         "summary": part.summary,
         "origin": part.origin,
-        "options": list(part.options()),
+        "options": list(part.settings()),
         "error": part.error,
     }
 
@@ -39,3 +39,12 @@ def _print(found: dict[str, list[Part]]) -> None:
         for part in parts:
             state = "ok    " if part.target else "broken"
             click.echo(f"  {part.name:{width}}  {state}  {part.summary}")
+            for line in _details(part):
+                click.echo(f"  {'':{width}}          {line}")
+
+
+def _details(part: Part) -> list[str]:
+    """Where a part of somebody else comes from, and what its section of the configuration may say."""
+    foreign = not part.origin.startswith("arobust_otel.")
+    options = ", ".join(part.settings())
+    return [f"from {part.origin}"] * foreign + [f"options: {options}"] * bool(options)
