@@ -7,8 +7,8 @@ retries, so a retryable answer reaches the exporter as an error that it gives up
 
 from __future__ import annotations
 
-import os
 import netrc  # noqa: F401 - requests imports it in its first call: a fork then leaves its lock held for ever
+import os
 import time
 import zlib
 from dataclasses import dataclass
