@@ -34,3 +34,15 @@ def test_an_outdated_file_is_named(tmp_path: Path) -> None:
     assert Path("docs/alerts.md") in alerts.outdated(tmp_path)
     (tmp_path / "docs" / "alerts.md").write_text(alerts.runbook())
     assert Path("docs/alerts.md") not in alerts.outdated(tmp_path)
+
+
+def test_alertmanager_silences_by_the_same_tiers_whoever_sends_the_alert() -> None:
+    text = (ROOT / "collector_config" / "alertmanager.yml").read_text(encoding="utf-8")
+    tiers = list(alerts.TIERS)
+    for number, tier in enumerate(tiers[:3]):
+        below = tiers[number + 1 :]
+        causes = [code for name in below for code in alerts.TIERS[name]]
+        assert f"source_matchers: ['arobust_tier=\"{tier}\"']" in text
+        assert f"source_matchers: ['alertname=~\"{'|'.join(alerts.TIERS[tier])}\"']" in text
+        assert f"target_matchers: ['alertname=~\"{'|'.join(causes)}\"']" in text
+        assert "|".join(below) in text
