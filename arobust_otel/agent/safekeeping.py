@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from arobust_otel.agent.client_metrics import ClientMetrics
 from arobust_otel.agent.parcel import Lane, Parcel
 from arobust_otel.agent.spool import KILLED, OFF, OK, Spool, SpoolStats
+
+AGAIN_SECONDS = 5.0  # a disk that is full or broken is tried again after so long
 
 
 class Safekeeping:
@@ -26,18 +29,22 @@ class Safekeeping:
         self._metrics = metrics
         self._say = say
         self._state = OK
+        self._at_end: SpoolStats | None = None
+        self._again_at = 0.0
         self.waiting = 0
-        self._count_found(self.stats().items)
-        self._note()
+        self._metrics.recovered(self.stats().items)
+        self._note(found=True)
 
     @property
     def is_on(self) -> bool:
-        """Whether something could be kept now."""
-        return self._disk is not None and self._disk.stats().state == OK
+        """Whether it is worth trying to keep something: it works, or may work again."""
+        if self._disk is None or self._at_end is not None:
+            return False
+        return self._disk.stats().state == OK or time.monotonic() >= self._again_at
 
     def stats(self) -> SpoolStats:
-        """Figures and state."""
-        return SpoolStats(state=OFF) if self._disk is None else self._disk.stats()
+        """Figures and state; those of the end once it is closed."""
+        return self._at_end or (SpoolStats(state=OFF) if self._disk is None else self._disk.stats())
 
     def lanes(self) -> list[Lane]:
         """Lanes with parcels on the disk, the most urgent first."""
@@ -55,6 +62,8 @@ class Safekeeping:
     def keep(self, parcel: Parcel) -> bool:
         """Store a parcel; False where it has to stay in memory."""
         kept = self._disk is not None and self._disk.put(parcel)
+        if not kept:
+            self._again_at = time.monotonic() + AGAIN_SECONDS
         self._note()
         return kept
 
@@ -71,24 +80,26 @@ class Safekeeping:
     def adopt(self) -> None:
         """Take over what a job that ended left on this node's disk."""
         if self._disk is not None:
-            self._count_found(self._disk.adopt())
-            self._note()
+            self._metrics.recovered(self._disk.adopt())
+            self._note(found=True)
 
     def close(self) -> None:
         """What waits stays for the next process."""
         if self._disk is not None:
             self._note()
+            self._at_end = self._disk.stats()
             self._disk.close()
 
-    def _count_found(self, items: int) -> None:
-        self._metrics.recovered(items)
+    def _note(self, found: bool = False) -> None:
+        """Count what the disk lost, and say what became of it.
 
-    def _note(self) -> None:
-        """Count what the disk lost, and say what became of it."""
+        Args:
+            found: what is lost now was never counted as accepted by this client.
+        """
         if self._disk is None:
             return
         for reason, count in self._disk.take_dropped().items():
-            if reason == KILLED:  # nobody counted them as accepted, nor as found
+            if found or reason == KILLED:
                 self._metrics.recovered(count)
             self._metrics.dropped(reason, count)
         self.waiting = sum(self._disk.pending(lane) for lane in Lane)

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from arobust_otel.model.heartbeat import PATH, Command, Heartbeat, Reply, decode_heartbeat, encode
+from arobust_otel.model.wire_names import BATCH_ID_HEADER
 
 REQUESTS = {
     "metrics": ExportMetricsServiceRequest,
@@ -43,6 +44,7 @@ class MasterDouble:
         self.script = script or (lambda signal, body: Answer())
         self.accepted: list[tuple[str, bytes]] = []
         self.seen: list[tuple[str, float]] = []
+        self.batch_ids: list[str] = []  # of each request in `seen`
         self.headers: list[dict[str, str]] = []  # of OTLP requests, names in lower case
         self.peers: list[tuple[str, int]] = []
         self.heartbeats: list[Heartbeat] = []
@@ -70,6 +72,8 @@ class MasterDouble:
                 if self.path != PATH:
                     double.headers.append({name.lower(): value for name, value in self.headers.items()})
                     double.peers.append(self.client_address)
+                if self.path != PATH:
+                    double.batch_ids.append(self.headers.get(BATCH_ID_HEADER, ""))
                 answer = double.take(self.path, body)
                 if answer.hold is not None:
                     answer.hold.wait(20)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -14,35 +12,13 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from arobust_otel.agent.client_settings import ClientSettings
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, LogLine, Point
+from tests.agent.clients import JOB, QUICK, client, line, points
 from tests.agent.server import Answer, free_port, running
-
-JOB = JobIdentity("job-1", 0, "host-a")
-QUICK = ClientSettings(
-    urgent_seconds=0.01, bulk_seconds=0.05, call_seconds=1.0, retry_first_seconds=0.02, retry_max_seconds=0.1
-)
-
-
-def points(first: int, count: int) -> list[Point]:
-    return [Point(signals.STEP, number, number, {signals.RANK: 0}) for number in range(first, first + count)]
-
-
-def line(number: int) -> LogLine:
-    return LogLine(f"line {number}", 1, "/var/log/train.log", number)
-
-
-@contextmanager
-def client(url: str, settings: ClientSettings = QUICK, **others: object) -> Iterator[MasterClient]:
-    made = MasterClient(url, JOB, settings, say=lambda text: None, **others)  # type: ignore[arg-type]
-    try:
-        yield made
-    finally:
-        made.close(2.0)
 
 
 def test_everything_that_fits_arrives_in_order_when_the_master_is_back() -> None:
