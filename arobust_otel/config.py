@@ -62,6 +62,7 @@ class MasterSettings:
     sync: bool = True  # acknowledge only what is on the disk
     snapshot_seconds: float = at_least(1, 60.0)
     retention_bytes: int = at_least(128 * MEBIBYTE, 4096 * MEBIBYTE)
+    backlog_bytes: int = at_least(0, 16384 * MEBIBYTE)  # beyond that, for forwarders that are behind
     reserve_bytes: int = at_least(0, 256 * MEBIBYTE)  # kept free on the disk, as far as old journal can be
     heartbeat_seconds: float = at_least(0.1, 2.0)
     tick_seconds: float = at_least(0.1, 1.0)

@@ -22,12 +22,16 @@ from arobust_otel.master.judgement import SNAPSHOT_VERSION, BuildEngine, Judgeme
 from arobust_otel.master.layout import Layout, read_json
 from arobust_otel.master.outputs import OutputsClient, Sent, output_key
 from arobust_otel.master.receive import cursor_paths
+from arobust_otel.master.receptions import store_points
 from arobust_otel.master.wire import Orders
+from arobust_otel.model import signals
+from arobust_otel.model.samples import Point
 from arobust_otel.receiver.limits import ReceiverLimits
 from arobust_otel.receiver.server import HttpServer, Tls
 
 POLL_SECONDS = 0.02
 SLICE_SECONDS = 0.02
+SAY_SECONDS = 2.0  # between two words about our own progress
 ROOM_SECONDS = 5.0  # between two looks at the disk
 RECONNECT_SECONDS = 0.1
 GIVE_UP_SECONDS = 5.0  # how long outputs are tried at the end, when the receiver may be gone
@@ -54,6 +58,7 @@ class JudgeRole:
         self.mark = CrashMark(self.layout.run / "judge.mark")
         self._snapshot_at = time.monotonic() + orders.settings.snapshot_seconds
         self._room_at = time.monotonic() + ROOM_SECONDS
+        self._say_at = 0.0
         found = snapshots.latest(self.layout.snapshots, SNAPSHOT_VERSION)
         start = 0
         if found is not None:
@@ -100,6 +105,8 @@ class JudgeRole:
             self._store_snapshot()
         elif time.monotonic() >= self._room_at:
             self._make_room()
+        if time.monotonic() >= self._say_at:
+            self._say()
         await asyncio.sleep(0 if records else POLL_SECONDS)
         return len(records)
 
@@ -174,6 +181,10 @@ class JudgeRole:
         in_use = [Cursor(path).load() for path in cursor_paths(self.layout, settings)]
         oldest = snapshots.offsets(self.layout.snapshots)[:1] or [0]
         result = retention.retain(self.layout.journal, limit, [*in_use, *oldest])
+        spare_bytes = settings.backlog_bytes if limit == settings.retention_bytes else 0
+        if result.blocked_bytes > spare_bytes:
+            # Receiving goes before delivering: a destination that is away for ever would fill the disk.
+            result = retention.retain(self.layout.journal, limit + spare_bytes, oldest)
         if result.deleted_segments and limit < settings.retention_bytes:
             log.warning("judge: %d bytes of old journal deleted: the disk is short", result.deleted_bytes)
         if result.blocked_bytes and not self.blocked_bytes:
@@ -192,12 +203,28 @@ class JudgeRole:
             except OSError as error:
                 log.error("judge: %s is not written: %s", self.layout.incidents.name, error)
 
+    def _lag(self, now_ns: int) -> tuple[int, float]:
+        """Records that were not judged yet, and how long ago the newest judged one was received."""
+        behind = max(0, int(self.client.status.get("next_offset", 0)) - self.reader.offset)
+        return behind, max(0.0, (now_ns - self.judgement.received_ns) / 1e9) if behind else 0.0
+
+    def _say(self) -> None:
+        """Tell the process that exports the master's own metrics."""
+        self._say_at = time.monotonic() + SAY_SECONDS
+        now_ns = time.time_ns()
+        behind, lag_seconds = self._lag(now_ns)
+        points = [
+            Point(signals.JUDGE_BEHIND, behind, now_ns),
+            Point(signals.JUDGE_LAG, lag_seconds, now_ns),
+            Point(signals.JUDGE_SKIPPED, len(self.judgement.skipped), now_ns),
+        ]
+        store_points(self.layout.judging, points)
+
     def status(self) -> dict[str, Any]:
         """Answer of `/api/v1/status`."""
         engine = self.judgement.engine
         receiver = self.client.status
-        behind = max(0, int(receiver.get("next_offset", 0)) - self.reader.offset)
-        lag_seconds = max(0.0, (time.time_ns() - self.judgement.received_ns) / 1e9) if behind else 0.0
+        behind, lag_seconds = self._lag(time.time_ns())
         running = read_json(self.layout.master)
         return {
             "roles": running.get("roles", {}),

@@ -59,6 +59,11 @@ class Layout:
         return self.run / "receive.json"
 
     @property
+    def judging(self) -> Path:
+        """How far the judge is, for the master's own metrics."""
+        return self.run / "judge.json"
+
+    @property
     def master(self) -> Path:
         """Addresses and process ids of the running master; there only while it is ready."""
         return self.data_dir / "master.json"

@@ -9,6 +9,7 @@ from typing import Any
 
 from arobust_otel.master.journal_end import JournalEnd
 from arobust_otel.master.layout import Layout, read_json
+from arobust_otel.master.receptions import receptions, stored_points
 from arobust_otel.model import signals
 from arobust_otel.model.samples import Attributes, Point
 
@@ -27,6 +28,7 @@ class OwnMetrics:
     def points(self, now_ns: int) -> list[Point]:
         """Everything that is known; what another role has not said is left out."""
         found = [*self._roles(now_ns), *self._journal(now_ns)]
+        found += receptions(self._layout, now_ns) + stored_points(self._layout.judging, now_ns)
         for name, streams in self.snapshots.items():
             for stream, counters in streams.items():
                 where: Attributes = {signals.FORWARDER: name, signals.STREAM: stream}

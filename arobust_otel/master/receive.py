@@ -231,6 +231,7 @@ async def _open(layout: Layout, settings: MasterSettings) -> Appender:
 
 
 def cursor_paths(layout: Layout, settings: MasterSettings) -> list[Any]:
-    """Cursor files of the configured forwarders: one of bulk data and one of incidents each."""
+    """Cursor files of the configured forwarders: each stream has one from its start on."""
     names = [forwarder.name for forwarder in settings.forwarders]
-    return [layout.cursors / f"{name}{end}" for name in names for end in ("", ".incidents")]
+    paths = [layout.cursors / f"{name}{end}" for name in names for end in ("", ".incidents")]
+    return [path for path in paths if path.exists()]

@@ -43,6 +43,8 @@ class Stream(ABC):
         self._cursor = place.cursor
         self._finish = place.finish
         self._stored = place.cursor.load()
+        if not place.cursor.path.exists():
+            place.cursor.store(self._stored)  # from now on, what it has not read is kept for it
         self._stored_at = time.monotonic()
         self._reader = Reader(place.journal, self._stored)
         self.sender.counts.next_offset = self._stored

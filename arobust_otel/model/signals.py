@@ -318,7 +318,16 @@ JOURNAL_WRITABLE = _define(
 MASTER_UP = _define(
     "arobust.master.up", GAUGE, "{role}", "1 where the process of a role runs, by arobust.master.role"
 )
-JUDGE_LAG = _define("arobust.judge.lag", GAUGE, "s", "age of the newest record that was judged, 0 at the end")
+JUDGE_LAG = _define(
+    "arobust.judge.lag",
+    GAUGE,
+    "s",
+    "how long ago the newest judged record was received, 0 at the journal's end",
+)
+JUDGE_BEHIND = _define("arobust.judge.behind", GAUGE, "{record}", "records of the journal not judged yet")
+JUDGE_SKIPPED = _define(
+    "arobust.judge.skipped", UPDOWN, "{record}", "records that made the judge fail and were passed over"
+)
 JOURNAL_SIZE = _define("arobust.journal.size", GAUGE, "By", "size of the journal's segments")
 JOURNAL_RECORDS = _define(
     "arobust.journal.records", COUNTER, "{record}", "offset of the journal's next record"

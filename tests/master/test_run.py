@@ -122,6 +122,7 @@ def test_a_stopped_master_leaves_nothing_of_its_run(tmp_path: Path) -> None:
     assert master.process.returncode == 0
     assert sorted(path.name for path in (tmp_path / "data" / "run").iterdir()) == [
         "deliver.json",
+        "judge.json",
         "judge.mark",
         "receive.json",
     ]
