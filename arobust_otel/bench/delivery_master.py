@@ -1,4 +1,4 @@
-"""The processes of `bench delivery`: a real master that is stopped, killed and starved, and a real reporter."""
+"""The processes of `bench delivery`: a master that is stopped, killed and starved, and a reporter."""
 
 from __future__ import annotations
 
