@@ -207,12 +207,13 @@ def _collectors(sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     result = {}
     for key, part, values in _sections("collectors", "a collector", sections):
         common = _enabled(values, key)
-        if "period_seconds" in values and part.name not in plugins.CORE_COLLECTORS:
+        own_period = ("period_seconds",) if part.name not in plugins.CORE_COLLECTORS else ()
+        if own_period and "period_seconds" in values:
             period = values.pop("period_seconds")
             common["period_seconds"] = convert(f"{key}.period_seconds", period, float, MIN_PERIOD_SECONDS)
         for name, value in values.items():
             if name not in part.settings() and part.target is not None:
-                known = (*part.settings(), "enabled")
+                known = tuple({*part.settings(), *own_period, "enabled"})
                 raise ConfigurationError(f"{key}.{name}", value, one_of(name, known, "a key"))
         result[part.name] = {**common, **_options(part, values, key)}
     return result

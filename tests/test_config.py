@@ -184,3 +184,39 @@ def test_an_address_of_version_six_reads_back() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(AttributeError):
         MasterSettings().sync = False  # type: ignore[misc]
+
+
+def test_a_section_of_a_collector_reaches_the_agents_settings() -> None:
+    sections = {
+        "collectors": {"nvidia": {"period_seconds": 2, "interval_seconds": 9}, "host": {"enabled": False}}
+    }
+    settings = agent_settings(sections, {})
+    assert settings.collectors == {
+        "nvidia": {"period_seconds": 2.0, "interval_seconds": 9.0},
+        "host": {"enabled": False},
+    }
+    assert agent_settings({}, {}).collectors == {}
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"nvidea": {}}, r"collectors\.nvidea = .*did you mean nvidia\?"),
+        ({"nvidia": 3}, r"a table: \[collectors\.nvidia\]"),
+        ({"nvidia": {"enabled": "no"}}, r"collectors\.nvidia\.enabled = .*true or false"),
+        ({"nvidia": {"period_second": 1}}, r"collectors\.nvidia\.period_second = .*did you mean period_seconds\?"),
+        ({"nvidia": {"period_seconds": 0}}, r"collectors\.nvidia\.period_seconds = 0.*at least 0\.05"),
+        ({"xpu_timer": {"timeout_seconds": "x"}}, r"collectors\.xpu_timer\.timeout_seconds = .*a number"),
+        ({"host": {"period_seconds": 1}}, r"collectors\.host\.period_seconds"),
+        ({"processes": {"on_exit": 3}}, r"collectors\.processes\.on_exit"),
+    ],
+)
+def test_a_mistake_in_a_section_of_a_collector_names_key_and_remedy(section: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        agent_settings({"collectors": section}, {})
+
+
+def test_collectors_do_not_belong_into_the_agents_section_nor_into_the_environment() -> None:
+    with pytest.raises(ConfigurationError, match=r"sections of their own: \[collectors\.NAME\]"):
+        agent_settings({"agent": {"collectors": {}}}, {})
+    assert agent_settings({}, {"AROBUST_COLLECTORS": "nvidia"}).collectors == {}
