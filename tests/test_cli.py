@@ -60,6 +60,17 @@ class Answers(BaseHTTPRequestHandler):
                 "last_heartbeat_at": "2026-01-01T12:00:11.000000Z",
                 "collectors": [{"name": "stacks", "ok": False, "reason": "py-spy is not installed"}],
                 "gaps": ["point-to-point traffic"],
+                "stats": {
+                    "delivered": 1204.0,
+                    "dropped": 3.0,
+                    "dropped.queue_full": 3.0,
+                    "queue_items": 12.0,
+                    "spool_items": 300.0,
+                    "spool_bytes": 10240.0,
+                    "oldest_age_seconds": 3.14,
+                    "retries": 2.0,
+                    "circuit_open": 1.0,
+                },
             }
         ],
     }
@@ -257,6 +268,9 @@ def test_status_shows_jobs_ranks_agents_and_what_cannot_be_seen(api: str) -> Non
         "no progress",
         "stacks does not work: py-spy is not installed",
         "cannot see: point-to-point traffic",
+        "1204 items delivered, 3 dropped, 12 wait in memory, 300 on the disk (10 KiB), the oldest for 3.1 s, "
+        "2 sends repeated, its master is only probed after failures",
+        "dropped: 3 queue_full",
     ):
         assert text in result.output
     assert set(json.loads(run("status", "--api", api, "--json").output)) == {

@@ -98,19 +98,12 @@ class MasterClient:
         self._contained_report(items, Receipt(acknowledged, given_up), identity or self.resource, urgent)
 
     def report_diagnosis_agent_metrics(self, metric: Any) -> None:
-        """Hand over a measurement in the form of the predecessor's workers. Never raises.
+        """Hand over a measurement in the form of the predecessor's workers. Returns at once, never raises.
 
         Args:
-            metric: see `worker_metrics.items_of`; what it does not know is counted as invalid.
+            metric: a WorkerTrainingMetric or its JSON; what cannot be read is counted as invalid.
         """
-        from arobust_otel.agent.worker_metrics import identity_of, items_of
-
-        items, error = guard.attempt("metrics of a worker", lambda: list(items_of(metric)))
-        if items is None:
-            self._metrics.dropped("invalid", 1)
-            self._say(f"a worker's metrics were given up and counted: {error}")
-            return
-        self.report(items, identity=identity_of(metric, self.resource))
+        guard.contained("MasterClient.report_diagnosis_agent_metrics")(self._report_metric)(metric)
 
     def flush(self, deadline_seconds: float) -> bool:
         """Send everything now, and return by the deadline at the latest.
@@ -209,6 +202,11 @@ class MasterClient:
                 ", ".join(map(str, self.addresses)),
             )
         )
+
+    def _report_metric(self, metric: Any) -> None:
+        from arobust_otel.agent.worker_metrics import identity_of, items_of  # not loaded by other users
+
+        self.report(items_of(metric), identity=identity_of(metric, self.resource))
 
     def _report(self, items: Iterable[Any], receipt: Receipt, identity: JobIdentity, urgent: bool) -> None:
         self._queue.hand(items, receipt, identity, urgent)

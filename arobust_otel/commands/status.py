@@ -49,7 +49,28 @@ def _job(job: dict[str, Any]) -> str:
 
 def _agent(agent: dict[str, Any]) -> list[str]:
     state = "ended" if agent.get("ended") else f"last heard {agent.get('last_heartbeat_at')}"
-    lines = [f"Agent {agent.get('agent')}: {state}"]
+    lines = [f"Agent {agent.get('agent')}: {state}", *_client(agent.get("stats") or {})]
     broken = [row for row in agent.get("collectors", []) if not row.get("ok")]
     lines += [f"  {row.get('name')} does not work: {row.get('reason')}" for row in broken]
     return lines + [f"  cannot see: {gap}" for gap in agent.get("gaps", [])]
+
+
+def _client(stats: dict[str, float]) -> list[str]:
+    """What became of an agent's telemetry; nothing where it told no figures."""
+    if "delivered" not in stats:
+        return []
+    figures = {name: int(stats.get(name, 0)) for name in ("delivered", "dropped", "queue_items", "retries")}
+    parts = ["{delivered} items delivered, {dropped} dropped, {queue_items} wait in memory".format(**figures)]
+    if "spool_items" in stats:
+        parts.append(
+            f"{int(stats['spool_items'])} on the disk ({stats.get('spool_bytes', 0) / 1024:.0f} KiB)"
+        )
+    if stats.get("oldest_age_seconds"):
+        parts.append(f"the oldest for {stats['oldest_age_seconds']:.1f} s")
+    if figures["retries"]:
+        parts.append(f"{figures['retries']} sends repeated")
+    if stats.get("circuit_open"):
+        parts.append("its master is only probed after failures")
+    reasons = {name.partition(".")[2]: count for name, count in stats.items() if name.startswith("dropped.")}
+    why = [f"  dropped: {int(count)} {reason}" for reason, count in sorted(reasons.items())]
+    return [f"  {', '.join(parts)}", *why]

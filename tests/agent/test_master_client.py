@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from arobust_otel.agent.master_client import MasterClient
+from arobust_otel.common.constants import DiagnosisDataType
+from arobust_otel.common.diagnosis_data import WorkerTrainingMetric
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
@@ -235,3 +237,41 @@ def test_the_client_reports_about_itself() -> None:
         assert found[signals.CLIENT_REPORTS, "delivered"] == 3
         assert found[signals.CLIENT_QUEUE_ITEMS,] == 0
         assert all(point.name in signals.DICTIONARY for point in ours.self_points(5))
+
+
+def test_a_workers_metric_is_taken_and_what_cannot_be_read_is_counted() -> None:
+    metric = WorkerTrainingMetric(
+        DiagnosisDataType.TRAINING_LOG, "first\nsecond\n", node_rank=3, timestamp=int(time.time())
+    )
+    with running() as master, client(master.url) as ours:
+        ours.report_diagnosis_agent_metrics(metric)
+        ours.report_diagnosis_agent_metrics("no metric at all")
+        ours.report_diagnosis_agent_metrics(object())
+        assert ours.flush(10)
+        assert master.bodies() == ["first", "second"]
+        assert ours.stats()["dropped.invalid"] == 2
+        (request,) = master.requests("logs")
+        attributes = {item.key: item.value for item in request.resource_logs[0].resource.attributes}
+        assert attributes[signals.NODE_RANK].int_value == 3
+
+
+def test_a_client_without_arguments_finds_job_and_master_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with running() as master:
+        for name, value in {
+            "AROBUST_MASTER": f"http://127.0.0.1:{free_port()}, {master.url}",
+            "AROBUST_JOB_ID": "from-environment",
+            "RANK": "5",
+            "LOCAL_RANK": "1",
+            "TORCHELASTIC_RESTART_COUNT": "2",
+        }.items():
+            monkeypatch.setenv(name, value)
+        ours = MasterClient(say=lambda text: None)
+        ours.report(points(0, 1))
+        assert ours.flush(10)
+        ours.close()
+        (request,) = master.requests("metrics")
+        attributes = {item.key: item.value for item in request.resource_metrics[0].resource.attributes}
+        assert attributes[signals.JOB_ID].string_value == "from-environment"
+        assert attributes[signals.INCARNATION].int_value == 2
