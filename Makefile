@@ -83,6 +83,10 @@ check: lint test  ## Format, lint, types, import contracts, documentation freshn
 bench: $(VENV)/.installed  ## What the engine costs per request and per tick.
 	$(BIN)/arobust bench engine --ranks 1000,10000
 
+.PHONY: bench-client
+bench-client: $(VENV)/.installed  ## What reporting costs, beside the bare exporters.
+	$(BIN)/python benchmarks/client.py
+
 .PHONY: docs
 docs: $(VENV)/.installed  ## Write the generated pages.
 	$(BIN)/python -m arobust_otel.docs
