@@ -46,6 +46,7 @@ class OtlpHttp:
         max_request_bytes: the most that is put together into one request, before compression.
         max_age_seconds, max_ahead_seconds: what is older, or lies further ahead, is dropped for this
             destination before it is sent, and counted; 0: no limit.
+        own_metrics: whether the master's own metrics are sent, too (`prometheus_scrape` shows them as well).
 
     `rejected_items` counts what the destination rejected for ever in partial successes.
     """
@@ -68,6 +69,7 @@ class OtlpHttp:
     max_request_bytes: int = field(default=2 * 1024 * 1024, metadata={"minimum": 1024})
     max_age_seconds: float = field(default=0.0, metadata={"minimum": 0})
     max_ahead_seconds: float = field(default=0.0, metadata={"minimum": 0})
+    own_metrics: bool = False
     rejected_items: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:

@@ -170,7 +170,7 @@ def stream_of(place: Place, sender: Sender, own: OwnRequest | None) -> TellingSt
         return NoticeStream(place, sender)
     if hasattr(sender.forwarder, "show"):
         return BoardStream(place, sender)
-    return OtlpStream(place, sender, own)
+    return OtlpStream(place, sender, own if getattr(sender.forwarder, "own_metrics", False) else None)
 
 
 def _is_open(incident: dict[str, Any]) -> bool:

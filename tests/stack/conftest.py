@@ -15,6 +15,10 @@ from tools.stack.programs import find
 NEEDS = {
     "test_alertmanager.py": ("amtool", "alertmanager"),
     "test_collector.py": ("otelcol",),
+    "test_forwarders_alertmanager.py": ("alertmanager",),
+    "test_forwarders_jaeger.py": ("jaeger",),
+    "test_forwarders_loki.py": ("loki",),
+    "test_forwarders_prometheus.py": ("prometheus",),
     "test_jaeger.py": ("jaeger",),
     "test_loki.py": ("loki",),
     "test_prometheus.py": ("promtool", "prometheus"),
