@@ -34,6 +34,7 @@ SLICE_SECONDS = 0.02
 SAY_SECONDS = 2.0  # between two words about our own progress
 ROOM_SECONDS = 5.0  # between two looks at the disk
 RECONNECT_SECONDS = 0.1
+CONNECT_SECONDS = 1.0  # the same while nothing is to be handed in
 GIVE_UP_SECONDS = 5.0  # how long outputs are tried at the end, when the receiver may be gone
 
 
@@ -59,6 +60,7 @@ class JudgeRole:
         self._snapshot_at = time.monotonic() + orders.settings.snapshot_seconds
         self._room_at = time.monotonic() + ROOM_SECONDS
         self._say_at = 0.0
+        self._connect_at = 0.0
         found = snapshots.latest(self.layout.snapshots, SNAPSHOT_VERSION)
         start = 0
         if found is not None:
@@ -107,6 +109,8 @@ class JudgeRole:
             self._make_room()
         if time.monotonic() >= self._say_at:
             self._say()
+        if not self.client.connected and self.stopping is None and time.monotonic() >= self._connect_at:
+            await self._try_connect()  # a receiver that was started again says how it is
         await asyncio.sleep(0 if records else POLL_SECONDS)
         return len(records)
 
@@ -141,14 +145,17 @@ class JudgeRole:
 
     async def _connect(self, start: int | None = None) -> None:
         """Connect, then see which outputs of an earlier judge, or sent before, stand in the journal."""
-        while not self._given_up():
-            try:
-                end = await self.client.connect()
-            except OSError:
-                await asyncio.sleep(RECONNECT_SECONDS)
-                continue
-            self._scan(self.reader.offset if start is None else start, end)
-            return
+        while not self._given_up() and not await self._try_connect(start):
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _try_connect(self, start: int | None = None) -> bool:
+        self._connect_at = time.monotonic() + CONNECT_SECONDS
+        try:
+            end = await self.client.connect()
+        except OSError:
+            return False
+        self._scan(self.reader.offset if start is None else start, end)
+        return True
 
     def _scan(self, start: int, end: int) -> None:
         with Reader(self.layout.journal, start) as reader:
