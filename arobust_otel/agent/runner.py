@@ -209,6 +209,7 @@ class Agent:
         self._apply_acknowledgements()
         self._heartbeats.finish(max(0.2, deadline - time.monotonic()))
         self._client.close(max(0.1, deadline - time.monotonic()))
+        self._apply_acknowledgements()  # also of what the spool has taken at the end
         self._sampler.close()
 
 
