@@ -1,0 +1,343 @@
+"""A compatibility agent beside the agent of the node, and without it: each line is sent once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal as unix_signals
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from arobust_otel.agent import handover
+from arobust_otel.agent.data_collector import DataCollector, LogCollector
+from arobust_otel.agent.handover import HANDED, SENDING, Handover
+from arobust_otel.agent.lock import AgentLock, is_held
+from arobust_otel.agent.master_client import MasterClient
+from arobust_otel.collectors.logtail import Position
+from arobust_otel.collectors.procfs import PROC, read_stat
+from arobust_otel.controller.diagnosis import DiagnosisAgent
+from arobust_otel.model.beacon import job_folder
+from tests.agent.server import MasterDouble, running
+from tests.predecessor.support import UserClient, our_threads, until
+
+JOB = "story"
+
+
+@pytest.fixture
+def master() -> Iterator[MasterDouble]:
+    with running() as double:
+        yield double
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The job's folder, and an environment that names job and folder."""
+    monkeypatch.setenv("AROBUST_JOB_ID", JOB)
+    monkeypatch.setenv("AROBUST_BEACON_DIR", str(tmp_path / "beacons"))
+    return job_folder(tmp_path / "beacons", JOB)
+
+
+class Writer:
+    """Numbered lines, written one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+
+    def write(self, lines: int) -> None:
+        with self.path.open("a") as file:
+            for _ in range(lines):
+                file.write(f"line {self.count}\n")
+                self.count += 1
+
+
+class NodeAgent:
+    """The node's agent as a process."""
+
+    def __init__(self, master: MasterDouble, folder: Path) -> None:
+        command = [sys.executable, "-m", "arobust_otel.agent", "--beacon-dir", str(folder.parent)]
+        settings = {"AROBUST_SAMPLE_SECONDS": "0.1", "AROBUST_SPOOL_DIR": str(folder.parent / "spool")}
+        self.process = subprocess.Popen(
+            [*command, "--job-id", JOB, "--master", master.url],
+            env={**os.environ, **settings},
+            stderr=subprocess.PIPE,
+        )
+
+    def __enter__(self) -> NodeAgent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(unix_signals.SIGTERM)
+        self.process.communicate(timeout=30)
+
+
+def lines_of(master: MasterDouble) -> Counter[str]:
+    return Counter(body for body in master.bodies() if body.startswith("line "))
+
+
+def all_once(master: MasterDouble, count: int) -> bool:
+    return lines_of(master) == Counter({f"line {number}": 1 for number in range(count)})
+
+
+def test_beside_the_nodes_agent_nothing_is_sent_from_training(
+    master: MasterDouble, folder: Path, tmp_path: Path
+) -> None:
+    writer = Writer(tmp_path / "train.log")
+    writer.write(100)
+    client = MasterClient(master.url)
+    with NodeAgent(master, folder):
+        until("the node's agent", lambda: is_held(folder))
+        agent = DiagnosisAgent(training_log_file=str(writer.path))
+        agent.set_client(client)
+        agent.register_periodical_data_collector(LogCollector(str(tmp_path / "other.log")), 0.1)
+        agent.start()
+        assert agent.send_heartbeat() is True  # the node's agent speaks to the master
+        writer.write(100)
+        assert master.wait_for(lambda: all_once(master, 200), 30), lines_of(master)
+        assert not [name for name in our_threads() if name.startswith("arobust-collect")]
+        agent.stop()
+    client.flush(5)
+    assert client.stats()["accepted"] == 0
+    client.close()
+    assert all_once(master, 200)
+    written = handover.load(folder)
+    assert next(written).files == (str(tmp_path / "other.log"), str(writer.path))
+    assert (folder / f"handover-{os.getpid()}.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_users_own_collector_runs_also_beside_the_nodes_agent(master: MasterDouble, folder: Path) -> None:
+    class Loss(DataCollector):
+        def is_enabled(self) -> bool:
+            return True
+
+        def collect_data(self) -> dict[str, float]:
+            return {"loss": 0.5}
+
+    client = MasterClient(master.url)
+    lock = AgentLock(folder)
+    assert lock.take()  # as the node's agent does
+    agent = DiagnosisAgent()
+    agent.set_client(client)
+    agent.register_periodical_data_collector(Loss(), 60)
+    agent.start()
+    assert master.wait_for(lambda: bool(master.points()), 20)
+    agent.stop()
+    client.close()
+    lock.release()
+    assert [(name, value) for name, value, _ in master.points()] == [("Loss.loss", 0.5)]
+
+
+def test_a_users_own_client_gets_everything_also_beside_the_nodes_agent(folder: Path, tmp_path: Path) -> None:
+    """Whoever brings another client wants the data there."""
+    writer = Writer(tmp_path / "train.log")
+    writer.write(3)
+    client, lock = UserClient(), AgentLock(folder)
+    assert lock.take()
+    agent = DiagnosisAgent(training_log_file=str(writer.path))
+    agent.set_client(client)
+    agent.start()
+    assert client.wait_for(lambda: client.text() == "line 0\nline 1\nline 2\n")
+    agent.stop()
+    lock.release()
+
+
+def test_the_nodes_agent_comes_later_goes_and_nothing_is_sent_twice(
+    master: MasterDouble, folder: Path, tmp_path: Path
+) -> None:
+    """Alone, beside, alone again, with lines all the time."""
+    writer = Writer(tmp_path / "train.log")
+    client = MasterClient(master.url)
+    own = LogCollector(str(writer.path))
+    agent = DiagnosisAgent()
+    agent.set_client(client)
+    agent.register_periodical_data_collector(own, 0.1)
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.wait(0.01):
+            writer.write(3)
+
+    thread = threading.Thread(target=write)
+    agent.start()
+    thread.start()
+    try:
+        assert master.wait_for(lambda: len(lines_of(master)) > 50, 30)
+        with NodeAgent(master, folder):
+            until("it is handed over", lambda: agent._beside, 30)
+            handed, before = writer.count, client.stats()["accepted"]
+            assert master.wait_for(lambda: len(lines_of(master)) > handed + 50, 30)
+            assert client.stats()["accepted"] == before
+        until("it works alone again", lambda: not agent._beside, 30)
+        taken = writer.count
+        assert master.wait_for(lambda: len(lines_of(master)) > taken + 50, 30)
+    finally:
+        ended.set()
+        thread.join()
+    assert master.wait_for(lambda: all_once(master, writer.count), 30), [
+        pair for pair in lines_of(master).items() if pair[1] != 1
+    ]
+    agent.stop()
+    client.close()
+
+
+def test_two_ranks_that_follow_one_log_send_it_once(
+    master: MasterDouble, folder: Path, tmp_path: Path
+) -> None:
+    """And the node's figures come from one of them. When the first one ends, the other goes on."""
+    writer = Writer(tmp_path / "train.log")
+    writer.write(10)
+    code = (
+        "import sys\n"
+        "from arobust_otel import DiagnosisAgent, LogCollector, MasterClient\n"
+        "client = MasterClient(sys.argv[1])\n"
+        "agent = DiagnosisAgent()\n"
+        "agent.set_client(client)\n"
+        "agent.register_periodical_data_collector(LogCollector(sys.argv[2]), 0.1)\n"
+        "agent.start()\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "agent.stop()\n"
+        "client.close()\n"
+    )
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, master.url, str(writer.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+        )
+        for _ in range(2)
+    ]
+    try:
+        for rank in ranks:
+            assert rank.stdout is not None
+            assert rank.stdout.readline() == b"ready\n"
+        assert master.wait_for(lambda: all_once(master, 10), 30)
+        ranks[0].communicate(b"\n", timeout=30)
+        writer.write(10)
+        assert master.wait_for(lambda: len(lines_of(master)) == 20, 30)
+        ranks[1].communicate(b"\n", timeout=30)
+    finally:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.kill()
+                rank.communicate()
+    assert all_once(master, 20)
+    # One process at a time speaks for the node: the second one begins after the first one's last word.
+    assert [(beat.sequence, beat.final) for beat in master.heartbeats] == [(1, False), (2, True)] * 2
+
+
+def test_alone_it_says_once_what_that_costs(
+    folder: Path, master: MasterDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = MasterClient(master.url)
+    agent = DiagnosisAgent()
+    agent.set_client(client)
+    agent.start()
+    until("the words", lambda: "ms of processor time" in caplog.text)
+    agent.stop()
+    agent.start()
+    agent.stop()
+    client.close()
+    said = [record for record in caplog.records if "ms of processor time" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].levelno == logging.WARNING
+
+
+# --- the file -----------------------------------------------------------------------------------------
+
+
+class Followed:
+    """What the node agent's collectors are told."""
+
+    def __init__(self) -> None:
+        self.state_file: Path | None = None
+        self.followed: list[tuple[str, Position | None]] = []
+        self.left: list[str] = []
+        self.interval_seconds = 5.0
+
+    def follow(self, path: str, position: Position | None = None) -> None:
+        self.followed.append((path, position))
+
+    def leave(self, paths: list[str]) -> None:
+        self.left = list(paths)
+
+    def collector(self, name: str) -> Followed:
+        return self
+
+
+def own(state: str, path: Path, pid: int | None = None, time_ns: int = 10) -> Handover:
+    stat = read_stat(PROC, os.getpid())
+    assert stat is not None
+    position = {str(path): Position(1, 7)}
+    periods = {"ResourceCollector": 1.0}
+    return Handover(pid or os.getpid(), stat.start_ticks, state, time_ns, (str(path),), position, periods)
+
+
+def test_what_a_living_process_sends_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    handover.store(tmp_path, own(SENDING, path))
+    told = Followed()
+    handover.HandoverReader(tmp_path).apply(told, 0)
+    assert (told.left, told.followed) == ([str(path)], [])
+    assert told.interval_seconds == 1.0
+
+
+@pytest.mark.parametrize("value", ["handed", "its process has ended"])
+def test_the_rest_is_followed_from_where_it_was_left(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "train.log"
+    given = own(HANDED, path) if value == "handed" else own(SENDING, path, pid=2**22 - 3)
+    handover.store(tmp_path, given)
+    told, reader = Followed(), handover.HandoverReader(tmp_path)
+    reader.apply(told, 0)
+    reader.apply(told, 100)  # too soon
+    reader.apply(told, 2_000_000_000)  # and nothing new
+    assert told.followed == [(str(path), Position(1, 7))]
+    assert told.left == []
+
+
+def test_a_position_that_is_older_than_the_agents_own_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    handover.store(tmp_path, own(HANDED, path, time_ns=10))
+    told = Followed()
+    handover.HandoverReader(tmp_path, positions_ns=20).apply(told, 0)
+    assert told.followed == [(str(path), None)]
+
+
+def test_files_that_are_no_handover_are_left_out(tmp_path: Path) -> None:
+    for number, text in enumerate(("", "[]", "{}", '{"pid": "x"}', "\xff")):
+        (tmp_path / f"handover-{number}.json").write_text(text)
+    (tmp_path / "handover-9.json").symlink_to(tmp_path / "handover-0.json")
+    assert list(handover.load(tmp_path)) == []
+    value = own(HANDED, tmp_path / "损失.log")
+    assert Handover.from_json(value.to_json()) == value
+
+
+def test_looking_at_the_lock_does_not_keep_an_agent_out(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            is_held(tmp_path)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(50):
+            lock = AgentLock(tmp_path)
+            assert lock.take()
+            assert is_held(tmp_path)
+            lock.release()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert not is_held(tmp_path)
