@@ -22,7 +22,7 @@ from arobust_otel.model.samples import Attributes, LogLine
 from arobust_otel.plugins import Clock, Item, Node, RankProcess
 
 _DISCOVERY_NS = 2_000_000_000
-_SAVE_NS = 1_000_000_000
+_SAVE_NS = 100_000_000  # what a killed agent delivered since then is read again
 _MAX_FILES = 256
 _WRITING = os.O_WRONLY | os.O_RDWR
 
