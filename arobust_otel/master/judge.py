@@ -145,7 +145,9 @@ class JudgeRole:
 
     async def _connect(self, start: int | None = None) -> None:
         """Connect, then see which outputs of an earlier judge, or sent before, stand in the journal."""
-        while not self._given_up() and not await self._try_connect(start):
+        while not self._given_up():
+            if await self._try_connect(start):
+                return
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _try_connect(self, start: int | None = None) -> bool:

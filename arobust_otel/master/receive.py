@@ -68,7 +68,7 @@ class ReceiveRole:
         tls = Tls(settings.tls_certificate, settings.tls_key)
         self.server = HttpServer(self.app, listener, self.limits, tls)
         self.folder = layout.journal
-        self._said_full = False
+        self._full = ""
         self.grpc_state = "starts"
         self.grpc_idle, self.grpc = self._grpc(orders.handles["otlp_grpc"], tls)
         self.outputs = OutputsServer(layout.outputs_socket, self.intake, self.status)
@@ -80,7 +80,7 @@ class ReceiveRole:
             "next_offset": self.appender.next_offset,
             "recovered_bytes": self.appender.recovered_bytes,
             "commits": self.commit.commits,
-            "journal": self.appender.full or "ok",
+            "journal": self._full or "ok",
             "otlp_grpc": self.grpc_state,
             **self.app.counts(),
         }
@@ -129,13 +129,14 @@ class ReceiveRole:
     def _say_full(self) -> None:
         """Say it once when the disk gets full, and once when there is room again."""
         full = self.appender.full
+        if full and not self._full:
+            log.error("receive: %s; senders keep what they have: free space in %s", full, self.folder)
+        elif self._full and not full:
+            if not os.statvfs(self.folder).f_bavail:  # a tick may fit where no request does
+                return
+            log.info("receive: there is room again: telemetry is taken")
+        self._full = full
         self.intake.counts.journal(writable=not full)
-        if bool(full) != self._said_full:
-            self._said_full = bool(full)
-            if full:
-                log.error("receive: %s; senders keep what they have: free space in %s", full, self.folder)
-            else:
-                log.info("receive: there is room again: telemetry is taken")
 
     async def _report(self) -> None:
         layout = Layout(self.settings.data_dir)

@@ -30,7 +30,8 @@ def append_until_full(appender: Appender, size_bytes: int) -> int:
         try:
             appender.append(Kind.REQUEST, b"x" * size_bytes, received_ns=taken)
         except JournalError as error:
-            assert "No space left" in str(error)
+            if "No space left" not in str(error):
+                raise
             return taken
         taken += 1
 

@@ -1,4 +1,4 @@
-"""The port of OTLP/gRPC: held for the role that serves it, shared with nobody, never a reason to stop HTTP."""
+"""The port of OTLP/gRPC: held for the role that serves it, shared with nobody, never a trouble for HTTP."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ def test_a_second_master_on_the_same_port_is_refused_by_name_of_the_flag(tmp_pat
         taken = Address("127.0.0.1", port_of(master))
         with pytest.raises(ConfigurationError, match=f"{taken.port} is taken.*--otlp-grpc HOST:PORT"):
             run(settings_for(tmp_path / "other", otlp_grpc=taken))
-        with socket.socket() as greedy, pytest.raises(OSError, match="in use"):
+        with socket.socket() as greedy:
             greedy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            greedy.bind(taken)
+            with pytest.raises(OSError, match="in use"):
+                greedy.bind(taken)
 
 
 def test_no_port_is_given_to_a_stranger_while_the_receiver_is_away(tmp_path: Path) -> None:
@@ -91,5 +92,5 @@ def _bound(rude: socket.socket, port: int) -> bool:
 
 
 def test_others_are_not_served_without_token_and_tls(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="otlp_grpc.*set a token and a TLS certificate"):
+    with pytest.raises(ConfigurationError, match=r"otlp_grpc.*set a token and a TLS certificate"):
         run(settings_for(tmp_path / "data", otlp_grpc=Address("0.0.0.0", 0)))
