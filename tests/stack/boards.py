@@ -1,0 +1,48 @@
+"""Queries of the Grafana boards, with a job and a window in the place of their variables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BOARDS = Path(__file__).parents[2] / "dashboards"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One query of one panel; `store` is prometheus or loki."""
+
+    board: str
+    panel: str
+    store: str
+    query: str
+
+    def about(self, job_id: str) -> str:
+        """The query for one job."""
+        values = {"$job_id": job_id, "$host": ".+", "$__rate_interval": "1m", "$__interval": "15s"}
+        query = self.query
+        for name, value in values.items():
+            query = query.replace(name, value)
+        return query
+
+
+def questions() -> list[Question]:
+    """Every query of every board."""
+    found = []
+    for path in sorted(BOARDS.glob("*.json")):
+        board = json.loads(path.read_text(encoding="utf-8"))
+        for panel in _panels(board["panels"]):
+            for target in panel.get("targets", []):
+                store = target.get("datasource", panel.get("datasource", {}))["type"]
+                found.append(Question(path.stem, panel["title"], store, target["expr"]))
+    return found
+
+
+def _panels(panels: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Panels, also those inside rows."""
+    for panel in panels:
+        yield panel
+        yield from _panels(panel.get("panels", []))
