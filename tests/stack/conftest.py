@@ -15,6 +15,7 @@ from tools.stack.programs import find
 NEEDS = {
     "test_alertmanager.py": ("amtool", "alertmanager"),
     "test_collector.py": ("otelcol",),
+    "test_forwarders_collector.py": ("otelcol",),
     "test_forwarders_alertmanager.py": ("alertmanager",),
     "test_forwarders_jaeger.py": ("jaeger",),
     "test_forwarders_loki.py": ("loki",),
