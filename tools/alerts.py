@@ -131,6 +131,12 @@ FORWARDER, REASON, ROLE = (
     label_name(name) for name in (signals.FORWARDER, signals.REASON, signals.MASTER_ROLE)
 )
 
+
+def _grown(metric: str) -> str:
+    """Whether a counter grew in the last quarter of an hour; `increase` misses the first value of a series."""
+    return f"increase({metric}[15m]) > 0 or ({metric} unless {metric} offset 15m) > 0"
+
+
 MASTER_ALERTS = (
     MasterAlert(
         "ArobustMasterBlind",
@@ -162,7 +168,7 @@ MASTER_ALERTS = (
     ),
     MasterAlert(
         "ArobustForwarderDrops",
-        f"increase({DROPPED}[15m]) > 0",
+        _grown(DROPPED),
         "0s",
         "warning",
         f"Forwarder {{{{ $labels.{FORWARDER} }}}} gave items up: {{{{ $labels.{REASON} }}}}",
@@ -171,7 +177,7 @@ MASTER_ALERTS = (
     ),
     MasterAlert(
         "ArobustAgentDrops",
-        f"increase({LOST}[15m]) > 0",
+        _grown(LOST),
         "0s",
         "warning",
         f"An agent gave telemetry up: {{{{ $labels.{REASON} }}}}",
