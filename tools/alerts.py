@@ -133,7 +133,7 @@ FORWARDER, REASON, ROLE = (
 
 
 def _grown(metric: str) -> str:
-    """Whether a counter grew in the last quarter of an hour; `increase` misses the first value of a series."""
+    """Whether a counter grew in the last quarter of an hour; `increase` misses a first value."""
     return f"increase({metric}[15m]) > 0 or ({metric} unless {metric} offset 15m) > 0"
 
 
