@@ -6,29 +6,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import tenacity
 
 from arobust_otel.errors import (
     DecodeError,
-    OverloadedDelivery,
     PermanentDelivery,
     RetryableDelivery,
     UncertainDelivery,
 )
 from arobust_otel.master.control import log
+from arobust_otel.master.pace import MOST_BYTES, Counts, Pace, Try
 from arobust_otel.otlp.ages import Span, count_items, within
-from arobust_otel.otlp.envelope import halves
 
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 15.0
 MAX_HINT_SECONDS = 60.0  # of what a destination says with Retry-After
 MAX_CUTS = 500  # sends that one refused request may cost; what is left then is dropped
-FIRST_BYTES = 64 * 1024  # of a request at the start and after trouble
-MOST_BYTES = 2 * 1024 * 1024  # below the 4 MiB that many destinations take
-OVERLOADS = 3  # refusals of this kind in a row after which less is sent at once
 UNCERTAIN_SECONDS = 30.0  # for which a failing destination gets the same bytes before they are suspected
 SUSPECT_SECONDS = 600.0  # for which a destination that failed at some bytes is thought to do so again
 
@@ -40,79 +35,6 @@ EXPIRED = "expired"
 
 class Stopped(Exception):
     """The master ends; what was not delivered is read again at the next start."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of deliveries. `state` is ``ok``, or why the destination does not take anything now.
-
-    `dropped` counts points, log records, spans or notices by reason; ``expired`` are journal records.
-    `waiting_ns` is when the oldest record that is not delivered was received, None where none waits.
-    """
-
-    state: str = "ok"
-    sent_requests: int = 0
-    sent_bytes: int = 0
-    retries: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    next_offset: int = 0
-    waiting_ns: int | None = None
-
-
-class Pace:
-    """How much goes into one request: little at first and after trouble, twice as much after a success."""
-
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self.most_bytes = most_bytes
-        self.bytes = min(FIRST_BYTES, most_bytes)
-
-    def grow(self, sent_bytes: int) -> None:
-        """A request of this size was taken: only one that came near the limit says anything."""
-        if sent_bytes * 2 >= self.bytes:
-            self.bytes = min(self.bytes * 2, self.most_bytes)
-
-    def shrink(self) -> None:
-        """A request was too much, or was refused: the next one that is refused costs fewer cuts."""
-        self.bytes = max(min(FIRST_BYTES, self.most_bytes), self.bytes // 4)
-
-
-@dataclass(slots=True)
-class _Try:
-    """Bytes on their way, and when to stop trying the same ones again.
-
-    Args:
-        uncertain_seconds: how long a failure that may be due to these bytes is tolerated.
-        single_seconds: the same where they are one item, which would be dropped.
-    """
-
-    signal: str
-    body: bytes
-    uncertain_seconds: float
-    single_seconds: float
-    since: float | None = None
-    overloads: int = 0
-
-    def is_over(self, error: BaseException | None) -> bool:
-        """Whether this failure was one too many."""
-        if isinstance(error, OverloadedDelivery):
-            self.overloads += 1
-            return self.overloads >= OVERLOADS and self.cut() is not None
-        self.overloads = 0
-        if not isinstance(error, UncertainDelivery):
-            self.since = None
-            return False
-        self.since = self.since or time.monotonic()
-        patience = self.uncertain_seconds
-        if self.single_seconds > patience and self.cut() is None:
-            patience = self.single_seconds
-        return time.monotonic() - self.since >= patience
-
-    def cut(self) -> tuple[bytes, bytes] | None:
-        """Two halves, None for a single item."""
-        try:
-            return halves(self.signal, self.body) if self.signal else None
-        except DecodeError:  # it was validated on entry: only another version could have journaled it
-            return None
 
 
 class Sender:
@@ -175,7 +97,7 @@ class Sender:
         Raises:
             Stopped: told to stop before it worked.
         """
-        error = self._retry(act, _Try("", b"", self.uncertain_seconds, self.uncertain_seconds))
+        error = self._retry(act, Try("", b"", self.uncertain_seconds, self.uncertain_seconds))
         if error is None:
             self.counts.sent_requests += 1
             return True
@@ -204,20 +126,20 @@ class Sender:
             "lag_seconds": round(max(0, now_ns - waiting_ns) / 1e9, 1) if waiting_ns else 0.0,
         }
 
-    def _try(self, signal: str, body: bytes, *, lives: bool) -> _Try:
+    def _try(self, signal: str, body: bytes, *, lives: bool) -> Try:
         """`lives`: the destination took other bytes meanwhile, so a failure is due to these."""
         if lives:
-            return _Try(signal, body, 0.0, 0.0)
-        return _Try(
+            return Try(signal, body, 0.0, 0.0)
+        return Try(
             signal, body, 0.0 if self._was_at_fault() else self.uncertain_seconds, self.uncertain_seconds
         )
 
-    def _attempt(self, piece: _Try) -> None:
+    def _attempt(self, piece: Try) -> None:
         piece.body = self._timely(piece.signal, piece.body)
         if piece.body:
             self._once(piece.signal, piece.body)
 
-    def _retry(self, act: Callable[[], None], piece: _Try) -> Exception | None:
+    def _retry(self, act: Callable[[], None], piece: Try) -> Exception | None:
         def enough(attempt: tenacity.RetryCallState) -> bool:
             error = attempt.outcome.exception() if attempt.outcome else None
             return self._abort.is_set() or piece.is_over(error)
@@ -281,7 +203,7 @@ class Sender:
     def _was_at_fault(self) -> bool:
         return self._failed_at is not None and time.monotonic() - self._failed_at < SUSPECT_SECONDS
 
-    def _drop(self, piece: _Try, error: Exception) -> None:
+    def _drop(self, piece: Try, error: Exception) -> None:
         try:
             items = count_items(piece.signal, piece.body)
         except DecodeError:

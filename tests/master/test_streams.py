@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from arobust_otel.forwarders.otlp_http import OtlpHttp
 from arobust_otel.journal import Appender, Cursor
 from arobust_otel.journal.segments import first_offsets, segment_path
-from arobust_otel.master import sender as sending
+from arobust_otel.master import pace as sending
 from arobust_otel.master.journal_end import JournalEnd
 from arobust_otel.model import signals
 from tests.forwarders.sink import TAKEN, Verdict, sinking
