@@ -39,7 +39,7 @@ TELEMETRY = re.compile(
     r"(arobust|process|system|hw|exception|code|thread|service|host|log\.file|disk|network)\.[a-z_.]+"
 )
 # Modules that define or speak about names rather than use them; dotted logger, module and key names.
-DEFINES_NAMES = ("model/signals.py", "model/identity.py")
+DEFINES_NAMES = ("model/signals.py", "model/device_signals.py", "model/identity.py")
 NOT_TELEMETRY = re.compile(r"arobust\.(toml|egg-info)|host\.[a-z]+\.internal|process\.py|log\.file")
 
 FORBIDDEN_WORDS = (

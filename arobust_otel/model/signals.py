@@ -6,35 +6,18 @@ OpenTelemetry semantic conventions where one exists, the prefix `arobust.` where
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from arobust_otel.model.device_signals import *  # noqa: F403 - one name for the dictionary
+from arobust_otel.model.signal_rows import ATTRIBUTE as ATTRIBUTE
+from arobust_otel.model.signal_rows import COUNTER as COUNTER
+from arobust_otel.model.signal_rows import EVENT as EVENT
+from arobust_otel.model.signal_rows import GAUGE as GAUGE
+from arobust_otel.model.signal_rows import SPAN as SPAN
+from arobust_otel.model.signal_rows import UPDOWN as UPDOWN
+from arobust_otel.model.signal_rows import Signal as Signal
+from arobust_otel.model.signal_rows import define as _define
+from arobust_otel.model.signal_rows import rows as _rows
 
-GAUGE = "gauge"
-COUNTER = "counter"  # monotonic cumulative sum
-UPDOWN = "updowncounter"  # non-monotonic cumulative sum
-EVENT = "event"  # log record with event_name
-ATTRIBUTE = "attribute"
-SPAN = "span"
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """One row of the dictionary."""
-
-    name: str
-    kind: str
-    unit: str
-    meaning: str
-
-
-_all: dict[str, Signal] = {}
-
-
-def _define(name: str, kind: str, unit: str, meaning: str) -> str:
-    if name in _all:
-        raise ValueError(f"{name} is defined twice")
-    _all[name] = Signal(name, kind, unit, meaning)
-    return name
-
+_of_devices = dict(_rows)
 
 # Progress of a rank, from its beacon (attributes: arobust.rank, arobust.local_rank, arobust.role).
 STEP = _define("arobust.training.step", GAUGE, "{step}", "steps finished since the rank was born")
@@ -99,115 +82,6 @@ CONTAINER_MEMORY_USAGE = _define(
 )
 CONTAINER_MEMORY_LIMIT = _define("arobust.container.memory.limit", UPDOWN, "By", "what it may use")
 
-# Accelerators (attribute hw.id: the device's UUID). Fractions are 0 to 1.
-HW_UTILIZATION = _define("hw.gpu.utilization", GAUGE, "1", "share of time some kernel ran on the device")
-HW_MEMORY_USAGE = _define("hw.gpu.memory.usage", UPDOWN, "By", "memory in use on the device")
-HW_MEMORY_LIMIT = _define("hw.gpu.memory.limit", UPDOWN, "By", "memory of the device")
-HW_TEMPERATURE = _define("hw.temperature", GAUGE, "Cel", "temperature, by hw.sensor_location")
-HW_TEMPERATURE_LIMIT = _define(
-    "hw.temperature.limit", GAUGE, "Cel", "where the device slows down or ends itself, by hw.limit_type"
-)
-HW_POWER = _define("hw.power", GAUGE, "W", "power drawn")
-HW_ENERGY = _define("hw.energy", COUNTER, "J", "energy used since the driver was loaded")
-HW_ERRORS = _define(
-    "hw.errors", COUNTER, "{error}", "memory errors since the driver was loaded, by error.type"
-)
-HW_STATUS = _define(
-    "hw.status", UPDOWN, "{device}", "1 for the state that holds, 0 for the other, by hw.state"
-)
-ACCELERATOR_INFO = _define(
-    "arobust.accelerator.info", GAUGE, "{device}", "always 1; carries model, driver and PCI address"
-)
-ACCELERATOR_POWER_LIMIT = _define("arobust.accelerator.power.limit", GAUGE, "W", "power limit in force")
-ACCELERATOR_CLOCK = _define(
-    "arobust.accelerator.clock.frequency", GAUGE, "Hz", "current clock, by arobust.accelerator.clock"
-)
-ACCELERATOR_CLOCK_LIMIT = _define(
-    "arobust.accelerator.clock.limit", GAUGE, "Hz", "highest clock, by arobust.accelerator.clock"
-)
-ACCELERATOR_THROTTLE = _define(
-    "arobust.accelerator.throttle",
-    GAUGE,
-    "{reason}",
-    "1 where clocks are lowered for this reason, else 0, by arobust.accelerator.throttle.reason",
-)
-ACCELERATOR_ERRORS_LIFETIME = _define(
-    "arobust.accelerator.errors.lifetime",
-    COUNTER,
-    "{error}",
-    "memory errors of the device's life, by error.type",
-)
-ACCELERATOR_REMAPPED_ROWS = _define(
-    "arobust.accelerator.remapped_rows", GAUGE, "{row}", "memory rows replaced by spares, by error.type"
-)
-ACCELERATOR_RETIRED_PAGES = _define(
-    "arobust.accelerator.retired_pages", GAUGE, "{page}", "memory pages taken out of use, by error.type"
-)
-ACCELERATOR_REPAIR_PENDING = _define(
-    "arobust.accelerator.repair.pending", GAUGE, "{device}", "1 where a remap or retirement waits for a reset"
-)
-ACCELERATOR_REPAIR_FAILED = _define(
-    "arobust.accelerator.repair.failed", GAUGE, "{device}", "1 where a row could not be remapped"
-)
-PCIE_GENERATION = _define(
-    "arobust.accelerator.pcie.generation", GAUGE, "{generation}", "PCIe generation in use"
-)
-PCIE_GENERATION_LIMIT = _define(
-    "arobust.accelerator.pcie.generation.limit", GAUGE, "{generation}", "highest of device and slot"
-)
-PCIE_WIDTH = _define("arobust.accelerator.pcie.width", GAUGE, "{lane}", "PCIe lanes in use")
-PCIE_WIDTH_LIMIT = _define(
-    "arobust.accelerator.pcie.width.limit", GAUGE, "{lane}", "highest of device and slot"
-)
-PCIE_REPLAYS = _define("arobust.accelerator.pcie.replays", COUNTER, "{replay}", "PCIe packets sent again")
-NVLINK_LINKS = _define("arobust.accelerator.nvlink.links", GAUGE, "{link}", "NVLink links, by hw.state")
-ACCELERATOR_PROCESSES = _define(
-    "arobust.accelerator.processes",
-    GAUGE,
-    "{process}",
-    "processes on the device, by arobust.accelerator.owner",
-)
-ACCELERATOR_RANK_MEMORY = _define(
-    "arobust.accelerator.rank.memory", GAUGE, "By", "memory of the device that a rank holds, by rank"
-)
-
-# xpu_timer: what a rank's kernels took, in windows of about 10 s (attributes: rank, arobust.operation, level).
-XPU_COLLECTIVE_MEAN = _define(
-    "arobust.xpu_timer.collective.mean", GAUGE, "s", "mean duration of a collective"
-)
-XPU_COLLECTIVE_MAX = _define(
-    "arobust.xpu_timer.collective.max", GAUGE, "s", "longest duration of a collective"
-)
-XPU_COLLECTIVE_P99 = _define(
-    "arobust.xpu_timer.collective.p99", GAUGE, "s", "99th percentile of its duration"
-)
-XPU_COLLECTIVE_MIN = _define(
-    "arobust.xpu_timer.collective.min", GAUGE, "s", "shortest duration of a collective"
-)
-XPU_COLLECTIVE_BANDWIDTH = _define(
-    "arobust.xpu_timer.collective.bandwidth", GAUGE, "By/s", "bus bandwidth of a collective"
-)
-XPU_MATMUL_MEAN = _define("arobust.xpu_timer.matmul.mean", GAUGE, "s", "mean duration of a matrix kernel")
-XPU_MATMUL_MAX = _define("arobust.xpu_timer.matmul.max", GAUGE, "s", "longest duration of a matrix kernel")
-XPU_MATMUL_P99 = _define("arobust.xpu_timer.matmul.p99", GAUGE, "s", "99th percentile of its duration")
-XPU_MATMUL_MIN = _define("arobust.xpu_timer.matmul.min", GAUGE, "s", "shortest duration of a matrix kernel")
-XPU_MATMUL_FLOPS = _define(
-    "arobust.xpu_timer.matmul.throughput", GAUGE, "{operation}/s", "floating-point operations per second"
-)
-XPU_HANG = _define(
-    "arobust.xpu_timer.hang", GAUGE, "{hang}", "1 where a launched kernel has not ended for 300 s: it waits"
-)
-XPU_DUMP_STARTED = _define("arobust.xpu_timer.dump.started", GAUGE, "{dump}", "1 once xpu_timer dumps stacks")
-XPU_DUMP_DURATION = _define("arobust.xpu_timer.dump.duration", GAUGE, "s", "what dumping the stacks took")
-XPU_POOL_QUEUE = _define("arobust.xpu_timer.pool_queue.size", GAUGE, "{event}", "free timing events")
-XPU_WORK_QUEUE = _define(
-    "arobust.xpu_timer.work_queue.size", GAUGE, "{kernel}", "kernels launched, not ended"
-)
-XPU_GC = _define("arobust.xpu_timer.gc.count", GAUGE, "{collection}", "garbage collections of Python")
-XPU_DATA_LOADER = _define("arobust.xpu_timer.data_loader.count", GAUGE, "{batch}", "calls of the data loader")
-XPU_MEMORY_CALLS = _define(
-    "arobust.xpu_timer.memory.calls", COUNTER, "{call}", "memory calls, by arobust.operation"
-)
 
 # The agent about itself.
 AGENT_UP = _define("arobust.agent.up", GAUGE, "{agent}", "always 1 while the agent runs")
@@ -222,12 +96,6 @@ COLLECTOR_DURATION = _define(
 )
 COLLECTOR_AGE = _define(
     "arobust.collector.age", GAUGE, "s", "time since the collector's last run came back, by arobust.collector"
-)
-KERNEL_LOG_LOST = _define(
-    "arobust.kernel.log.lost",
-    COUNTER,
-    "{record}",
-    "records of the kernel's log overwritten before they were read",
 )
 CLIENT_REPORTS = _define(
     "arobust.client.reports",
@@ -374,23 +242,6 @@ RANK_RESUMED = _define("arobust.rank.resumed", EVENT, "", "progress after a stal
 RANK_EXITING = _define("arobust.rank.exiting", EVENT, "", "the interpreter of the rank has begun to end")
 RANK_NONFINITE = _define("arobust.rank.nonfinite", EVENT, "", "the first step whose loss was not finite")
 LAUNCHER_EXITED = _define("arobust.launcher.exited", EVENT, "", "the launcher ended, or was told to end")
-RANK_ACCELERATOR = _define(
-    "arobust.rank.accelerator", EVENT, "", "a rank was first seen on an accelerator: which one, and by whom"
-)
-ACCELERATOR_LOST = _define(
-    "arobust.accelerator.lost", EVENT, "", "an accelerator no longer answers, or fell off the bus"
-)
-ACCELERATOR_BACK = _define(
-    "arobust.accelerator.back", EVENT, "", "an accelerator that was lost answers again"
-)
-KERNEL_XID = _define("arobust.kernel.xid", EVENT, "", "the NVIDIA driver reported an error number (Xid)")
-KERNEL_OOM_KILL = _define("arobust.kernel.oom_kill", EVENT, "", "the kernel ended a process for memory")
-KERNEL_FAULT = _define(
-    "arobust.kernel.fault", EVENT, "", "another line of the kernel's log about hardware, storage or network"
-)
-KERNEL_LOG_GAP = _define(
-    "arobust.kernel.log.gap", EVENT, "", "records of the kernel's log were overwritten before they were read"
-)
 CAPABILITY_MISSING = _define(
     "arobust.capability.missing", EVENT, "", "a source of evidence is not to be had, and the remedy"
 )
@@ -445,53 +296,6 @@ STATUS = _define(
 )
 COLLECTOR = _define("arobust.collector", ATTRIBUTE, "", "name of a collector")
 RESOURCE = _define("arobust.resource", ATTRIBUTE, "", "cpu, memory or io")
-HW_ID = _define("hw.id", ATTRIBUTE, "", "UUID of an accelerator")
-HW_TYPE = _define("hw.type", ATTRIBUTE, "", "gpu")
-HW_NAME = _define("hw.name", ATTRIBUTE, "", "name of the device as its driver says it")
-HW_VENDOR = _define("hw.vendor", ATTRIBUTE, "", "maker of the device")
-HW_DRIVER_VERSION = _define("hw.driver_version", ATTRIBUTE, "", "version of its driver")
-HW_STATE = _define("hw.state", ATTRIBUTE, "", "ok or failed; active or inactive for links")
-HW_SENSOR = _define("hw.sensor_location", ATTRIBUTE, "", "gpu or memory")
-HW_LIMIT_TYPE = _define("hw.limit_type", ATTRIBUTE, "", "throttled: clocks go down; critical: it ends itself")
-ERROR_TYPE = _define("error.type", ATTRIBUTE, "", "corrected or uncorrected")
-ACCELERATOR_INDEX = _define("arobust.accelerator.index", ATTRIBUTE, "", "number of the device on its node")
-ACCELERATOR_PCI = _define("arobust.accelerator.pci_address", ATTRIBUTE, "", "PCI address, 0000:3b:00.0")
-CLOCK_NAME = _define("arobust.accelerator.clock", ATTRIBUTE, "", "sm, memory or graphics")
-THROTTLE_REASON = _define(
-    "arobust.accelerator.throttle.reason", ATTRIBUTE, "", "why clocks are lowered, for example hw_thermal"
-)
-PROCESS_OWNER = _define("arobust.accelerator.owner", ATTRIBUTE, "", "rank: of this job; other: anybody else")
-SOURCE = _define("arobust.source", ATTRIBUTE, "", "who saw it: nvml or kernel")
-XID_CODE = _define("arobust.xid.code", ATTRIBUTE, "", "number of the Xid")
-XID_MEANING = _define("arobust.xid.meaning", ATTRIBUTE, "", "what the number means")
-XID_ADVICE = _define(
-    "arobust.xid.advice", ATTRIBUTE, "", "ignore, restart_app, reset, evict, ...: model/xids.py"
-)
-KERNEL_FAULT_KIND = _define(
-    "arobust.kernel.fault.kind", ATTRIBUTE, "", "io_error, hardware_error, link_down, ..."
-)
-KERNEL_FACILITY = _define(
-    "arobust.kernel.facility", ATTRIBUTE, "", "kern: the kernel's own; user: written by a process of root"
-)
-KERNEL_SEQUENCE = _define(
-    "arobust.kernel.sequence", ATTRIBUTE, "", "number of the record since the machine started"
-)
-KERNEL_TASK = _define("arobust.kernel.task", ATTRIBUTE, "", "name of the process that the kernel names")
-LOST_COUNT = _define("arobust.lost", ATTRIBUTE, "", "how many records were lost")
-OPERATION = _define("arobust.operation", ATTRIBUTE, "", "AllReduce, Matmul, cudaMemcpyAsync, ...")
-ALGORITHM = _define("arobust.xpu_timer.algorithm", ATTRIBUTE, "", "algorithm of a collective, RING_LL")
-DTYPE = _define(
-    "arobust.xpu_timer.dtype", ATTRIBUTE, "", "type of its numbers; that of the series' first event"
-)
-TRANSPORT = _define(
-    "arobust.xpu_timer.transport", ATTRIBUTE, "", "IntraNode or InterNode; of the first event"
-)
-LEVEL = _define("arobust.xpu_timer.level", ATTRIBUTE, "", "bucket of throughput: a slower kernel changes it")
-SMALL = _define(
-    "arobust.xpu_timer.small", ATTRIBUTE, "", "true where the payload is at most 1 KiB; of the first event"
-)
-COPY_KIND = _define("arobust.xpu_timer.kind", ATTRIBUTE, "", "H2H, H2D, D2H or D2D; of the first event")
-POD_NAME = _define("k8s.pod.name", ATTRIBUTE, "", "the pod, where the source said it")
 CAPABILITY = _define("arobust.capability", ATTRIBUTE, "", "name of a missing capability")
 REMEDY = _define("arobust.remedy", ATTRIBUTE, "", "what would restore a missing capability")
 DISK_DIRECTION = _define("disk.io.direction", ATTRIBUTE, "", "read or write")
@@ -536,4 +340,7 @@ FORWARDED = _define(
     "arobust.forwarded", ATTRIBUTE, "", "resource: true on what a master made; not forwarded again"
 )
 
-DICTIONARY: dict[str, Signal] = dict(_all)
+DICTIONARY: dict[str, Signal] = {
+    **{name: row for name, row in _rows.items() if name not in _of_devices},
+    **_of_devices,
+}
