@@ -20,6 +20,7 @@ from arobust_otel.agent.parcel import Chunk, Lane, Parcel, Receipt, by_lane
 from arobust_otel.model.identity import JobIdentity
 
 INBOX_SHARE = 8  # of the queue's limits: what callers may leave unsorted
+HELP_ITEMS = 32  # a caller that finds more sorts as much as it brings, twice, and so many
 
 
 class Accounts(Protocol):
@@ -70,15 +71,22 @@ class ClientQueue:
         at_once = weight.pressing or urgent or not kept
         age = self._settings.urgent_seconds if at_once else self._settings.bulk_seconds
         handed = Handed(kept, receipt, identity, urgent, time.time_ns(), mono, weight.size_bytes)
-        if not self.inbox.put(handed, mono + age) or self._closed:
+        fits = self.inbox.put(handed, mono + age)
+        if self._closed:
             self.sort()
+        elif not fits:
+            self.sort(2 * len(kept) + HELP_ITEMS)
 
-    def sort(self) -> None:
-        """Move what was handed over to its lane; over a limit the oldest of the least urgent lane goes."""
+    def sort(self, budget: int | None = None) -> None:
+        """Move what was handed over to its lane; over a limit the oldest of the least urgent lane goes.
+
+        Args:
+            budget: stop after about so many items; None: all of it.
+        """
         lost: list[Chunk] = []
         empty: list[Receipt] = []
         with self._lock:
-            for handed in self.inbox.take():
+            for handed in self.inbox.take(budget):
                 chunks = self._chunks(handed)
                 if not chunks:
                     empty.append(handed.receipt)

@@ -17,6 +17,7 @@ from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, LogLine, Point, StackCapture
 
 _AWAKE = float("-inf")
+_DOZING = -1e308  # nothing is due before it, but many items are heard
 _SOUND_ASLEEP = float("inf")
 
 
@@ -62,8 +63,8 @@ def weigh(items: Sequence[Any]) -> Weight:
 class Inbox:
     """Reports that nobody has looked at yet.
 
-    Its counts are approximate by what callers hand over in the same microsecond, and exact again after each
-    `take`: an exact count would need a lock.
+    Its counts are approximate by what callers hand over in the same microsecond, and exact again once it is
+    empty: an exact count would need a lock.
 
     Args:
         max_items: above so many items, or
@@ -100,10 +101,19 @@ class Inbox:
             self.ring()
         return self._items <= self._max_items and self._bytes <= self._max_bytes
 
-    def take(self) -> list[Handed]:
-        """Everything that is there now; one taker at a time."""
+    def take(self, budget: int | None = None) -> list[Handed]:
+        """Everything that is there now, or reports of about so many items; one taker at a time."""
         reports = self._reports
-        taken = [reports.popleft() for _ in range(len(reports))]
+        taken = []
+        left = float("inf") if budget is None else budget
+        for _ in range(len(reports)):
+            if left <= 0:
+                break
+            handed = reports.popleft()
+            taken.append(handed)
+            left -= len(handed.items)
+            self._items -= len(handed.items)
+            self._bytes -= handed.size_bytes
         if not reports:
             self._items = self._bytes = 0
         return taken
@@ -120,11 +130,13 @@ class Inbox:
 
         Args:
             seconds: at most so long; None: until the bell rings.
-            deaf: reports don't wake it; `ring` does.
+            deaf: reports don't wake it, until many wait; `ring` does.
         """
         if seconds is not None and seconds <= 0:
             return
-        if not deaf:
+        if deaf:
+            self._wakes_at = _DOZING
+        else:
             self._wakes_at = _SOUND_ASLEEP if seconds is None else time.monotonic() + seconds
         if deaf or not self._reports:
             self._bell.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))

@@ -232,3 +232,47 @@ def test_the_agent_ends_in_time_without_a_master(world: World) -> None:
     agent.send_signal(unix_signals.SIGTERM)
     assert finished(agent)[0] == 0
     assert time.monotonic() - started < 7
+
+
+def test_an_agent_that_is_killed_in_an_outage_leaves_everything_to_the_next(
+    world: World, tmp_path: Path
+) -> None:
+    world.rank(0)
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"step {number}\n" for number in range(1, 50)))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    spool = {"AROBUST_SPOOL_DIR": str(tmp_path / "spool")}
+    killed = start(world, url, "--log-file", str(log), **spool)
+    offsets = world.folder / "logs.json"
+    deadline = time.monotonic() + 15
+    while not (offsets.exists() and str(log.stat().st_size) in offsets.read_text()):
+        assert time.monotonic() < deadline, "the offset moves once the spool has the lines"
+        time.sleep(0.05)
+    killed.kill()
+    killed.communicate()
+    with log.open("a") as file:
+        file.write("step 50\n")
+    with running(port) as master:
+        again = start(world, url, "--log-file", str(log), **spool)
+        assert master.wait_for(lambda: "step 50" in master.bodies(), 15)
+        again.terminate()
+        assert finished(again)[0] == 0
+        steps = [text for text in master.bodies() if text.startswith("step")]
+        assert steps == [f"step {number}" for number in range(1, 51)]
+        assert signals.RANK_BORN in master.events()
+        stats = master.heartbeats[-1].stats
+        assert stats["recovered"] > 0
+        waiting = stats["queue_items"] + stats["spool_items"]
+        assert stats["accepted"] + stats["recovered"] == stats["delivered"] + stats["dropped"] + waiting
+
+
+def test_an_agent_speaks_grpc_and_beats_over_http(world: World, master: MasterDouble) -> None:
+    world.rank(0)
+    agent = start(world, f"127.0.0.1:{free_port()}", AROBUST_HEARTBEAT_URL=master.url)
+    assert master.wait_for(lambda: len(master.heartbeats) > 1, 15)
+    agent.terminate()
+    assert finished(agent)[0] == 0
+    assert master.heartbeats[-1].final
+    assert master.heartbeats[-1].stats["connected"] == 0
+    assert master.heartbeats[-1].stats["spool_ok"] == 1
