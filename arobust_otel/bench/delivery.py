@@ -27,6 +27,19 @@ _FAULT_SHARE = 0.55  # of a fault's time; the rest is for what was kept to be de
 _WAIT_SECONDS = 15.0
 
 
+COLUMNS = (
+    "reported",
+    "delivered",
+    "lost",
+    "dropped",
+    "killed",
+    "uncounted",
+    "repeated",
+    "read_again",
+    "retries",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What faults are made in."""
@@ -251,14 +264,13 @@ def _hold(world: World, seconds: float) -> None:
 
 def table(result: Result) -> str:
     """For people."""
-    columns = ("reported", "delivered", "lost", "dropped", "killed", "uncounted", "repeated", "read_again")
-    titles = ("reported", "delivered", "lost", "dropped", "killed", "uncounted", "repeated", "read again")
+    titles = [name.replace("_", " ") for name in COLUMNS]
     width = max(len(row.fault) for row in result.rows)
     lines = [
         f"{result.protocol} (disk of the master: {result.disk})",
-        f"{'fault':<{width}}" + "".join(f"{title:>12}" for title in titles),
+        f"{'fault':<{width}}" + "".join(f"{title:>11}" for title in titles),
         *(
-            f"{row.fault:<{width}}" + "".join(f"{getattr(row, name):>12,}" for name in columns)
+            f"{row.fault:<{width}}" + "".join(f"{getattr(row, name):>11,}" for name in COLUMNS)
             for row in result.rows
         ),
     ]

@@ -21,6 +21,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from arobust_otel.bench.delivery_reporter import EVENT, LINE, NUMBER, NUMBERS_PER_PROCESS, POINT, log_file
 from arobust_otel.journal import Kind, Reader, Record
 
+_SUMMED = (
+    "reported",
+    "delivered",
+    "lost",
+    "dropped",
+    "killed",
+    "repeated",
+    "read_again",
+    "retries",
+    "cut_short",
+)
 Item = tuple[str, int]  # P, E or L, and its number
 
 
@@ -37,6 +48,7 @@ class Row:
     uncounted: int = 0
     repeated: int = 0  # arrived twice, though nobody was killed who could have forgotten it
     read_again: int = 0  # log lines whose acknowledgement a killed reporter could not keep
+    retries: int = 0  # requests that were tried again: the fault was felt
     cut_short: int = 0  # handed over while the reporter was killed: nobody can say whether they were
 
     def to_json(self) -> dict[str, Any]:
@@ -51,6 +63,7 @@ class Truth:
     reported: dict[Item, int] = field(default_factory=dict)  # when, in nanoseconds
     cut_short: dict[Item, int] = field(default_factory=dict)
     dropped: list[tuple[int, int]] = field(default_factory=list)  # when, how many
+    retries: list[tuple[int, int]] = field(default_factory=list)  # when, how many
     killed: dict[int, tuple[int, int]] = field(default_factory=dict)  # index of who found it: when, how many
     waiting: int = 0  # what the last reporter said it still had
     ended: bool = False
@@ -87,18 +100,21 @@ def _read_reports(path: Path, truth: Truth) -> None:
 
 
 def _read_stats(path: Path, index: int, truth: Truth) -> None:
-    dropped = 0
-    killed, first_ns = 0, 0
-    for line in path.read_text().splitlines():
-        stats = json.loads(line)
-        killed, first_ns = int(stats.get("dropped.killed", 0)), first_ns or stats["time_ns"]
-        now = int(stats["dropped"]) - killed
-        if now > dropped:
-            truth.dropped.append((stats["time_ns"], now - dropped))
-        dropped = now
-        truth.waiting = int(stats["queue_items"] + stats.get("spool_items", 0))
-        truth.ended = bool(stats["ended"])
-    truth.killed[index] = (first_ns, killed)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    killed = [int(stats.get("dropped.killed", 0)) for stats in lines]
+    dropped = [int(stats["dropped"]) - count for stats, count in zip(lines, killed, strict=True)]
+    times = [int(stats["time_ns"]) for stats in lines]
+    truth.dropped += _steps(times, dropped)
+    truth.retries += _steps(times, [int(stats["retries"]) for stats in lines])
+    truth.killed[index] = (times[0], killed[-1])
+    truth.waiting = int(lines[-1]["queue_items"] + lines[-1].get("spool_items", 0))
+    truth.ended = bool(lines[-1]["ended"])
+
+
+def _steps(times: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
+    """When a count grew, and by how much."""
+    before = [0, *counts]
+    return [(at, now - then) for at, now, then in zip(times, counts, before, strict=False) if now > then]
 
 
 def read_journal(folder: Path) -> tuple[Counter[Item], int]:
@@ -164,6 +180,8 @@ def compare(truth: Truth, found: Counter[Item], phases: Sequence[tuple[int, str]
         _count_again(row_of(time_ns), item, found.get(item, 0) - 1, truth)
     for time_ns, count in truth.dropped:
         row_of(time_ns).dropped += count
+    for time_ns, count in truth.retries:
+        row_of(time_ns).retries += count
     for time_ns, count in truth.killed.values():
         row_of(time_ns).killed += count
     for row in rows:
@@ -184,7 +202,7 @@ def _count_again(row: Row, item: Item, more: int, truth: Truth) -> None:
 def _total(rows: Sequence[Row], truth: Truth, found: Counter[Item]) -> Row:
     """The sum; what a killed process lost is excused by its own successor's count and by no other."""
     total = Row("total")
-    for name in ("reported", "delivered", "lost", "dropped", "killed", "repeated", "read_again", "cut_short"):
+    for name in _SUMMED:
         setattr(total, name, sum(getattr(row, name) for row in rows))
     lost = Counter(
         (kind == "L", number // NUMBERS_PER_PROCESS)

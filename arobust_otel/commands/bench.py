@@ -94,6 +94,7 @@ def delivery(
     uncounted   lost, and nobody counted it
     repeated    in the journal more than once
     read again  log lines once more, since a killed reporter could not keep how far it had come
+    retries     requests that were sent again, or tried to be
 
     Exit code 1 where anything is uncounted, repeated or still waiting at the end.
     """

@@ -88,13 +88,14 @@ def test_truth_is_read_from_what_reporters_wrote(tmp_path: Path) -> None:
     (tmp_path / "truth-1").write_text(f"P {NUMBERS_PER_PROCESS} 1 90\n.\n")
     (tmp_path / "train.log").write_text(f"{LINE} 5 75\n")
     stats = [
-        {"time_ns": 1, "dropped": 0, "queue_items": 0, "ended": False},
-        {"time_ns": 2, "dropped": 3, "queue_items": 4, "spool_items": 5, "ended": False},
+        {"time_ns": 1, "dropped": 0, "retries": 0, "queue_items": 0, "ended": False},
+        {"time_ns": 2, "dropped": 3, "retries": 2, "queue_items": 4, "spool_items": 5, "ended": False},
     ]
     killed = {
         "time_ns": 3,
         "dropped": 7,
         "dropped.killed": 6,
+        "retries": 0,
         "queue_items": 0,
         "spool_items": 1,
         "ended": True,
@@ -105,6 +106,7 @@ def test_truth_is_read_from_what_reporters_wrote(tmp_path: Path) -> None:
     assert truth.reported == {("P", 0): 70, ("P", 1): 70, ("P", NUMBERS_PER_PROCESS): 90, ("L", 5): 75}
     assert truth.cut_short == {("E", 2): 80}
     assert truth.dropped == [(2, 3), (3, 1)]
+    assert truth.retries == [(2, 2)]
     assert truth.killed == {0: (1, 0), 1: (3, 6)}
     assert (truth.waiting, truth.ended, truth.kills) == (1, True, 1)
 
