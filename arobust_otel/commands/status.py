@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from arobust_otel.commands.received import received_lines
 from arobust_otel.commands.shown import api_option, ask, json_option, print_json, rows
 from arobust_otel.screen import render_ranks
 
@@ -15,7 +16,7 @@ from arobust_otel.screen import render_ranks
 @click.option("--job", "job_id", help="Only this job.")
 @json_option
 def command(api: str, job_id: str | None, as_json: bool) -> None:
-    """Show jobs, ranks and agents, and what cannot be seen."""
+    """Show jobs, ranks, agents and what the master receives, and what cannot be seen."""
     only = {"job_id": job_id}
     answers = {
         "status": ask(api, "status"),
@@ -32,11 +33,11 @@ def command(api: str, job_id: str | None, as_json: bool) -> None:
 
 def _sections(answers: dict[str, Any]) -> list[str]:
     if not answers["jobs"]:
-        return ["The master answers and has seen no job yet."]
+        return ["The master answers and has seen no job yet.", *received_lines(answers["status"])]
     texts = [_job(job) for job in answers["jobs"] if not job.get("superseded")]
     texts += ["", render_ranks(answers["ranks"]), ""]
     texts += [line for agent in answers["agents"] for line in _agent(agent)]
-    return texts
+    return texts + received_lines(answers["status"])
 
 
 def _job(job: dict[str, Any]) -> str:
