@@ -98,6 +98,8 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return _path(key, value)
     if hint == tuple[str, ...]:
         return _texts(key, value)
+    if hint == Mapping[str, str]:
+        return _table(key, value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     for kind, fits, words in (
         (bool, isinstance(value, bool), "true or false"),
@@ -122,6 +124,12 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise ConfigurationError(key, value, 'a list of texts, for example ["train.log"]')
     return tuple(value)
+
+
+def _table(key: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
+        raise ConfigurationError(key, value, 'a table of texts, for example { "x-team" = "training" }')
+    return dict(value)
 
 
 def from_text(text: str, hint: Any) -> Any:

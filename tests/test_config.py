@@ -114,6 +114,11 @@ def test_the_journal_lives_in_the_users_state_folder() -> None:
         ({"rules": {"hang": {"enabled": 1}}}, "rules.hang.enabled", "true or false"),
         ({"forwarders": {"store": {"type": "carrier_pigeon"}}}, "forwarders.store.type", "a forwarder among"),
         ({"forwarders": {"store": 1}}, "forwarders.store", "a table"),
+        (
+            {"forwarders": {"store": {"type": "otlp_http", "headers": {"x-team": 1}}}},
+            "forwarders.store.headers",
+            "a table of texts",
+        ),
     ],
 )
 def test_a_mistake_names_the_key_and_what_would_be_right(
@@ -204,7 +209,10 @@ def test_a_section_of_a_collector_reaches_the_agents_settings() -> None:
         ({"nvidea": {}}, r"collectors\.nvidea = .*did you mean nvidia\?"),
         ({"nvidia": 3}, r"a table: \[collectors\.nvidia\]"),
         ({"nvidia": {"enabled": "no"}}, r"collectors\.nvidia\.enabled = .*true or false"),
-        ({"nvidia": {"period_second": 1}}, r"collectors\.nvidia\.period_second = .*did you mean period_seconds\?"),
+        (
+            {"nvidia": {"period_second": 1}},
+            r"collectors\.nvidia\.period_second = .*did you mean period_seconds\?",
+        ),
         ({"nvidia": {"period_seconds": 0}}, r"collectors\.nvidia\.period_seconds = 0.*at least 0\.05"),
         ({"xpu_timer": {"timeout_seconds": "x"}}, r"collectors\.xpu_timer\.timeout_seconds = .*a number"),
         ({"host": {"period_seconds": 1}}, r"collectors\.host\.period_seconds"),

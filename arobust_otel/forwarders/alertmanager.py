@@ -60,14 +60,14 @@ class Alertmanager:
         self._poster = Poster(self.timeout_seconds, self.ca_file)
 
     def show(self, incidents: Sequence[Told], now_ns: int) -> None:
-        """Say all alerts to every member.
+        """Say all alerts to every member; an empty list too, which shows whether anybody would hear us.
 
         Raises:
             RetryableDelivery: no member took them.
             PermanentDelivery: a member refuses them as they are.
         """
         alerts = [self._alert(incident, now_ns) for incident in incidents]
-        for start in range(0, len(alerts), ALERTS_PER_REQUEST):
+        for start in range(0, max(1, len(alerts)), ALERTS_PER_REQUEST):
             self._say(alerts[start : start + ALERTS_PER_REQUEST])
 
     def close(self) -> None:

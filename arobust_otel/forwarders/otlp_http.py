@@ -23,7 +23,15 @@ from arobust_otel.errors import (
     RetryableDelivery,
     UncertainDelivery,
 )
-from arobust_otel.forwarders._http import Poster, check_file, check_url, retry_after, said, secret, succeeded
+from arobust_otel.forwarders._http import (
+    Poster,
+    check_file,
+    check_url,
+    retry_after,
+    said,
+    secret,
+    succeeded,
+)
 from arobust_otel.otlp.messages import REJECTED, RESPONSES, SIGNALS
 
 CONTENT_TYPE = "application/x-protobuf"  # exactly: Prometheus refuses a charset

@@ -16,7 +16,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from arobust_otel.errors import ConfigurationError, PermanentDelivery, RetryableDelivery
-from arobust_otel.forwarders._http import Poster, check_file, check_url, retry_after, said, secret, succeeded
+from arobust_otel.forwarders._http import (
+    Poster,
+    check_file,
+    check_url,
+    retry_after,
+    said,
+    secret,
+    succeeded,
+)
 from arobust_otel.model.incident import rfc3339
 from arobust_otel.model.notice import SUSPECTED, Notice
 

@@ -98,9 +98,12 @@ def test_many_are_said_in_several_requests(sink: Sink) -> None:
     assert len(sink.taken) == 3
 
 
-def test_nothing_to_say_is_not_said(sink: Sink) -> None:
+def test_where_nothing_is_to_be_said_an_empty_list_shows_whether_it_would_be_heard(sink: Sink) -> None:
     show(urls=(sink.url,))
-    assert sink.asked == 0
+    assert sink.bodies("alerts") == [b"[]"]
+    sink.judge = lambda signal, body: (401, {}, b"who are you")
+    with pytest.raises(RetryableDelivery, match="401"):
+        show(urls=(sink.url,))
 
 
 def test_a_token_is_read_from_its_file(sink: Sink, tmp_path: Path) -> None:

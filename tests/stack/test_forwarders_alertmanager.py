@@ -75,7 +75,9 @@ def ended_now(**changes: Any) -> dict[str, Any]:
 def test_somebody_is_woken_once_and_told_of_the_end(world: World, tmp_path: Path) -> None:
     pager = Pager(tmp_path, world.sink)
     forwarder = Alertmanager(urls=(pager.url,), repeat_seconds=0.5, runbook_url="https://wiki")
-    with pager.runs(), world.delivering(BoardStream, forwarder):
+    with pager.runs(), world.delivering(BoardStream, forwarder) as stream:
+        until("nothing is heard, too", lambda: stream.sender.counts.sent_requests)
+        assert (stream.sender.counts.state, pager.alerts()) == ("ok", [])
         opened = open_now()
         world.incident(opened)
         (alert,) = until_answer("the alert", pager.alerts)
