@@ -28,6 +28,7 @@ MAX_BODY = 2_000
 REPETITIONS = 20  # of one fault in `REPEAT_NS`; what is beyond is counted, not told one by one
 MAX_STORMS = 1_000
 REPEAT_NS = 60_000_000_000
+COUNT_NS = 5_000_000_000  # between two points of the counter, unless it moved
 
 
 @dataclass(slots=True)
@@ -55,8 +56,10 @@ class KernelLogCollector:
     _boot_id: str = field(default="", init=False)
     _done: int | None = field(default=None, init=False)  # records up to this one are settled
     _read: int = field(default=-1, init=False)
+    _has_begun: bool = field(default=False, init=False)  # the log that was there at the start is read
     _waiting: set[int] = field(default_factory=set, init=False)
     _told_lost: int = field(default=0, init=False)
+    _counted_ns: int | None = field(default=None, init=False)
     _storms: dict[tuple[str, str, str], _Storm] = field(default_factory=dict, init=False)
     _uuids: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -70,15 +73,15 @@ class KernelLogCollector:
         is_first = self._done is None
         done = -1 if self._done is None else self._done
         oldest_us = now.mono_ns / 1000 - self.lookback_seconds * 1e6 if is_first else 0
-        for record in log.read(WHOLE_LOG if is_first else MAX_RECORDS):
+        for record in log.read(MAX_RECORDS if self._has_begun else WHOLE_LOG):
             self._read = max(self._read, record.sequence)
             is_new = record.time_us >= oldest_us and record.sequence > done
             if is_new and (record.facility == "kern" or self.accept_user_records):
                 yield from self._events(record, now, node)
+        self._has_begun = True
         if is_first:
             self._settle()
         yield from self._lost(log, now)
-        yield Point(signals.KERNEL_LOG_LOST, log.lost, now.wall_ns)
 
     def acknowledge(self, path: str, end_offset: int) -> None:
         """A record's event was delivered, or given up for good."""
@@ -170,8 +173,12 @@ class KernelLogCollector:
                 found |= rank.event_attributes()
         return found
 
-    def _lost(self, log: KernelLog, now: Clock) -> Iterator[Event]:
-        if log.lost > self._told_lost:
+    def _lost(self, log: KernelLog, now: Clock) -> Iterator[Item]:
+        is_more = log.lost > self._told_lost
+        if is_more or self._counted_ns is None or now.mono_ns - self._counted_ns >= COUNT_NS:
+            self._counted_ns = now.mono_ns
+            yield Point(signals.KERNEL_LOG_LOST, log.lost, now.wall_ns)
+        if is_more:
             count, self._told_lost = log.lost - self._told_lost, log.lost
             body = f"{count} records of the kernel's log were overwritten before they were read"
             yield Event(signals.KERNEL_LOG_GAP, now.wall_ns, body, {signals.LOST_COUNT: count}, WARN)

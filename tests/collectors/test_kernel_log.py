@@ -295,7 +295,7 @@ def test_records_that_were_overwritten_are_counted_and_said(log: Log) -> None:
     collector = log.collector()
     collector._log, collector._done = source, 0
     answers.append(BlockingIOError)
-    event, point = collector.collect(AT, Node())
+    point, event = collector.collect(AT, Node())
     assert (event.name, event.attributes) == (signals.KERNEL_LOG_GAP, {signals.LOST_COUNT: 4})
     assert (point.name, point.value) == (signals.KERNEL_LOG_LOST, 4)
     answers.append(BlockingIOError)
