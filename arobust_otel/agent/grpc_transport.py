@@ -108,9 +108,8 @@ class GrpcTransport:
         self._secure = secure
         self._call_seconds = call_seconds
         self._calls = {signal: _Call(signal) for signal in _EXPORTERS}
-        self._exporters = self._open()
+        self._exporters: dict[str, Any] | None = self._open()
         self._inherited: list[Any] = []
-        self._is_reset = False
 
     @property
     def bytes_raw(self) -> int:
@@ -124,20 +123,15 @@ class GrpcTransport:
 
     def send(self, signal: str, payload: Any, deadline_seconds: float, batch_id: str = "") -> Answer:
         """See `Transport.send`."""
-        if self._is_reset:
-            self._exporters, self._is_reset = self._open(), False
+        exporters = self._exporters = self._exporters or self._open()
         call = self._calls[signal]
         call.begin(min(deadline_seconds, self._call_seconds), batch_id)
-        _, error = guard.attempt("OTLP/gRPC exporter", lambda: self._export(signal, payload))
+        _, error = guard.attempt("OTLP/gRPC exporter", lambda: _export(exporters[signal], payload))
         if error is not None or call.seen is None:
             raise PoisonedBatch(f"{signal} could not be encoded: {error}")
+        if call.seen.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self.close()  # the other end may be gone without a word: gRPC would keep the connection for long
         return judge(signal, call.seen)
-
-    def _export(self, signal: str, payload: Any) -> None:
-        try:
-            self._exporters[signal].export(payload)
-        except _GivenUp:
-            return
 
     def _open(self) -> dict[str, Any]:
         return {signal: self._exporter(signal) for signal in _EXPORTERS}
@@ -162,13 +156,20 @@ class GrpcTransport:
     def reset(self) -> None:
         """See `Transport.reset`. The parent's channels are kept, untouched: closing one here may block."""
         self._inherited.append(self._exporters)
-        self._is_reset = True
+        self._exporters = None
 
     def close(self) -> None:
-        """Close the channels that this process opened."""
-        if not self._is_reset:
-            for exporter in self._exporters.values():
-                exporter.shutdown()
+        """Close the channels that this process opened; another call opens new ones."""
+        for exporter in (self._exporters or {}).values():
+            exporter.shutdown()
+        self._exporters = None
+
+
+def _export(exporter: Any, payload: Any) -> None:
+    try:
+        exporter.export(payload)
+    except _GivenUp:
+        return
 
 
 def _take_over(exporter: Any, make_stub: Callable[[grpc.Channel], Any]) -> None:

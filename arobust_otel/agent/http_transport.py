@@ -76,6 +76,7 @@ class _Session(requests.Session):
         self.seen: _Seen | None = None
         self.bytes_raw = 0
         self.bytes_sent = 0
+        self.certificates: dict[str, tuple[Any, Any]] = {}  # by URL: authority, client's
         self._routes: dict[str, _Route] = {}
         self._batch_id = ""
         self._deadline = 0.0
@@ -131,8 +132,9 @@ class _Session(requests.Session):
     def _find_route(self, url: str, headers: dict[str, str]) -> _Route:
         """Proxies, ``.netrc`` and certificates as `requests` finds them, except that ours come first."""
         prepared = self.prepare_request(requests.Request("POST", url, headers=headers))
-        authority = self.verify if isinstance(self.verify, str) else None
-        settings = self.merge_environment_settings(url, {}, None, authority, None)
+        verify, client = self.certificates.get(url, (True, None))
+        authority = verify if isinstance(verify, str) else None
+        settings = self.merge_environment_settings(url, {}, None, authority, client)
         kept = {name: settings[name] for name in ("proxies", "verify", "cert")}
         return _Route(prepared, self.get_adapter(url), kept)
 
@@ -170,16 +172,18 @@ class HttpTransport:
         url = base_url(master)
         silence_exporter_loggers()
         self._session = _Session()
-        self._exporters = {
-            signal: make(
-                endpoint=f"{url}/v1/{signal}",
-                timeout=call_seconds,
-                compression=_compression(signal),
-                session=self._session,
-            )
-            for signal, make in _EXPORTERS.items()
-        }
+        self._exporters = {signal: self._exporter(signal, url, call_seconds) for signal in _EXPORTERS}
         self._call_seconds = call_seconds
+
+    def _exporter(self, signal: str, url: str, call_seconds: float) -> Any:
+        """One exporter. It writes its certificates into the session that it shares with the others."""
+        session, endpoint = self._session, f"{url}/v1/{signal}"
+        session.verify, session.cert = True, None
+        made = _EXPORTERS[signal](
+            endpoint=endpoint, timeout=call_seconds, compression=_compression(signal), session=session
+        )
+        session.certificates[endpoint] = (session.verify, session.cert)
+        return made
 
     @property
     def bytes_raw(self) -> int:

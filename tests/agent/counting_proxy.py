@@ -1,4 +1,4 @@
-"""A proxy between a client and a port on this machine that counts the bytes that clients send."""
+"""A proxy between a client and a port on this machine: counts bytes, and loses connections without a word."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class CountingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.bytes = 0
+        self._lost: set[socket.socket] = set()
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
 
@@ -35,6 +36,10 @@ class CountingProxy:
         for opened in self._sockets:
             opened.close()
 
+    def lose_connections(self) -> None:
+        """From now on nothing passes on those that are open, as behind a firewall that forgot them."""
+        self._lost.update(self._sockets)
+
     def _accept(self) -> None:
         try:
             while True:
@@ -51,6 +56,8 @@ class CountingProxy:
     def _pass_on(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
         try:
             while data := source.recv(65536):
+                if source in self._lost:
+                    continue
                 self.bytes += len(data) if counts else 0
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)

@@ -199,6 +199,20 @@ def test_a_server_that_does_not_answer_costs_the_deadline_and_no_more() -> None:
         hold.set()
 
 
+def test_a_connection_that_was_lost_without_a_word_costs_one_try() -> None:
+    with (
+        serving() as master,
+        CountingProxy(master.port) as proxy,
+        way(f"127.0.0.1:{proxy.port}") as transport,
+    ):
+        transport.send("metrics", metrics(1), 5.0)
+        proxy.lose_connections()
+        with pytest.raises(RetryableDelivery, match="DEADLINE_EXCEEDED"):
+            transport.send("metrics", metrics(2), 0.5)
+        transport.send("metrics", metrics(2), 5.0)
+        assert master.values() == [1, 2]
+
+
 def test_requests_are_compressed_unless_the_variable_says_none(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {}
     for wanted in ("", "none"):

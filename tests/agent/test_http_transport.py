@@ -24,6 +24,7 @@ from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import LogLine, Point
 from arobust_otel.model.wire_names import BATCH_ID_HEADER
 from tests.agent import certificates
+from tests.agent.counting_proxy import CountingProxy
 from tests.agent.server import Answer, MasterDouble, free_port, running
 
 JOB = JobIdentity("job-1", 0, "host-a")
@@ -137,6 +138,20 @@ def test_a_kept_connection_that_the_server_closed_costs_no_try() -> None:
             transport.send("metrics", metrics(3), 5.0)
 
 
+def test_a_connection_that_was_lost_without_a_word_costs_one_try() -> None:
+    with (
+        running() as master,
+        CountingProxy(master.port) as proxy,
+        way(f"http://127.0.0.1:{proxy.port}") as http,
+    ):
+        http.send("metrics", metrics(1), 5.0)
+        proxy.lose_connections()
+        with pytest.raises(RetryableDelivery, match="timed out"):
+            http.send("metrics", metrics(2), 0.5)
+        http.send("metrics", metrics(2), 5.0)
+        assert values(master) == [1, 2]
+
+
 def test_a_proxy_of_the_environment_is_used_and_its_exceptions_are(monkeypatch: pytest.MonkeyPatch) -> None:
     with running() as proxy, running() as master:
         monkeypatch.setenv("http_proxy", proxy.url)
@@ -196,6 +211,18 @@ def test_mutual_tls_also_where_another_bundle_is_named_for_everything_else(
     with running() as master, way(secured(master, pki)) as transport:
         transport.send("metrics", metrics(3), 5.0)
         assert values(master) == [3]
+
+
+def test_each_signal_has_the_certificates_of_its_own_variables(
+    pki: certificates.Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", pki.path("ca.pem"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", pki.path("both.pem"))
+    with running() as master, way(secured(master, pki)) as transport:
+        transport.send("metrics", metrics(3), 5.0)
+        with pytest.raises(RetryableDelivery):
+            transport.send("logs", lines("one"), 5.0)  # the server wants a client's certificate
+        assert (values(master), master.bodies()) == ([3], [])
 
 
 def test_a_server_that_nobody_vouches_for_gets_nothing(pki: certificates.Certificates) -> None:
