@@ -77,6 +77,7 @@ ALERTMANAGER = Program(
 PROGRAMS: tuple[Program, ...] = (
     replace(PROMETHEUS, name="promtool", package="github.com/prometheus/prometheus/cmd/promtool"),
     PROMETHEUS,
+    replace(PROMETHEUS, name="prometheus2", version="2.55.1", module="prometheus2"),  # the last before 3
     ALERTMANAGER,
     replace(ALERTMANAGER, name="amtool", package="github.com/prometheus/alertmanager/cmd/amtool"),
     Program(

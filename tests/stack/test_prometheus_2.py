@@ -1,0 +1,44 @@
+"""A Prometheus before 3 under our configuration: it scrapes a real master, and its rules load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from arobust_otel.config import ForwarderSettings
+from tests.master.running import Master, settings_for
+from tests.stack.running import asked, configuration, free_ports, running, until_answer
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_it_sees_the_master_and_no_alert_says_that_it_is_blind(tmp_path: Path) -> None:
+    own, scraped = free_ports(2)
+    url = f"http://127.0.0.1:{own}"
+    files = configuration(tmp_path, {"127.0.0.1:9464": f"127.0.0.1:{scraped}", "15s": "1s"})
+    scrape = ForwarderSettings("scrape", "prometheus_scrape", {"listen": f"127.0.0.1:{scraped}"})
+    arguments = [f"--config.file={files / 'prometheus-2.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
+    arguments += [f"--web.listen-address=127.0.0.1:{own}"]
+
+    def firing() -> list[str]:
+        answer = asked(f"{url}/api/v1/alerts")
+        return [alert["labels"]["alertname"] for alert in answer["data"]["alerts"]] if answer else []
+
+    with (
+        Master(settings_for(tmp_path / "data", forwarders=(scrape,))),
+        running("prometheus2", arguments, tmp_path, f"{url}/-/ready"),
+    ):
+        until_answer("the dead-man switch", lambda: "ArobustWatchdog" in firing())
+        assert "ArobustMasterBlind" not in firing()
+        roles = until_answer("roles", lambda: values(url, "arobust_master_up"))
+        rules = asked(f"{url}/api/v1/rules")["data"]["groups"]
+    assert roles == {"receive": 1.0, "judge": 1.0, "deliver": 1.0}
+    assert {group["name"] for group in rules} == {"arobust-incidents", "arobust-master", "arobust-jobs"}
+    assert all(rule["health"] == "ok" for group in rules for rule in group["rules"])
+
+
+def values(url: str, metric: str) -> dict[str, float]:
+    answer = asked(f"{url}/api/v1/query", query=metric)
+    rows = answer["data"]["result"] if answer else []
+    return {row["metric"]["arobust_master_role"]: float(row["value"][1]) for row in rows}
