@@ -50,7 +50,7 @@ class Spool:
 
     def __init__(self, folder: Path, limits: SpoolLimits) -> None:
         """Opens nothing; use `open`."""
-        self.folder = folder
+        self.folder = folder.absolute()
         self.limits = limits
         self.ledger = Ledger.in_memory()
         self._slot: Slot | None = None
@@ -72,7 +72,7 @@ class Spool:
         spool = cls(folder, limits or SpoolLimits())
         with spool._lock:
             spool._take_slot()
-        spool._safely(lambda _: spool._adopt_from(slots_of(folder)), None)
+        spool._safely(lambda _: spool._adopt_from(slots_of(spool.folder)), None)
         _open_spools.add(spool)
         return spool
 
@@ -221,7 +221,7 @@ class Spool:
         """Use an open file; the first time this begins a new epoch of the ledger."""
         if not self._epoch:
             account = self.ledger.account()
-            self._add_killed(account.lost(store.spooled(account.epoch)))
+            self._add_lost(account.lost(store.spooled(account.epoch)))
             self._epoch, spooled = int.from_bytes(os.urandom(7), "little") | 1, 0
             store.begin(self._epoch)
             self.ledger.begin(self._epoch)
@@ -232,7 +232,7 @@ class Spool:
 
     def _replace_damaged(self, slot: Slot, held: int, spooled: int) -> None:
         """Set a damaged file aside, count what it held, and begin with an empty one."""
-        self._add_dropped(DAMAGED, held)
+        self._add_lost(0, held)
         self._renew(slot, spooled, lambda: set_aside(slot.folder, slot.folder, time.time_ns()))
 
     def _renew(self, slot: Slot, spooled: int, clear: Callable[[], None]) -> None:
@@ -246,13 +246,11 @@ class Spool:
         except _DISK_ERRORS as error:
             self._give_up(error)
 
-    def _add_killed(self, items: int) -> None:
-        self._add_dropped(KILLED, items)
-        self.ledger.lost_before += items
-
-    def _add_dropped(self, reason: str, items: int) -> None:
-        if items:
-            self._dropped[reason] = self._dropped.get(reason, 0) + items
+    def _add_lost(self, killed: int, damaged: int = 0) -> None:
+        self.ledger.lost_before += killed
+        for reason, items in ((KILLED, killed), (DAMAGED, damaged)):
+            if items:
+                self._dropped[reason] = self._dropped.get(reason, 0) + items
 
     # --- what others left ---------------------------------------------------------------------------------
 
@@ -271,12 +269,13 @@ class Spool:
             try:
                 room_bytes = self._shelf.room_bytes() if most else None
                 losses = inherit(self._shelf, slot, self._slot.folder, room_bytes)
+            except _DISK_ERRORS:  # nothing of it was moved: it is tried again later
+                continue
             finally:
                 slot.release()
             if losses is not None:
                 taken += 1
-                self._add_killed(losses.killed)
-                self._add_dropped(DAMAGED, losses.damaged)
+                self._add_lost(losses.killed, losses.damaged)
 
     # --- fork ---------------------------------------------------------------------------------------------
 

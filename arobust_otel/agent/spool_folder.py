@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,17 +31,17 @@ class SpoolRefused(Exception):
 
 
 def spool_base(environ: Mapping[str, str]) -> Path:
-    """`AROBUST_SPOOL_DIR`, else ``arobust/spool`` in the user's state folder."""
+    """`AROBUST_SPOOL_DIR`, else ``arobust/spool`` in the user's state folder, or, without one, a temporary."""
     named = environ.get("AROBUST_SPOOL_DIR")
     if named:
         return Path(named)
     state = environ.get("XDG_STATE_HOME", "")
-    home = (
-        Path(state)
-        if os.path.isabs(state)
-        else Path(environ.get("HOME") or "~").expanduser() / ".local/state"
-    )
-    return home / "arobust" / "spool"
+    if not os.path.isabs(state):
+        home = environ.get("HOME") or os.path.expanduser("~")  # Path's raises without a home
+        state = f"{home}/.local/state" if os.path.isabs(home) else ""
+    if not state:
+        return Path(tempfile.gettempdir()) / f"arobust-{os.getuid()}" / "spool"
+    return Path(state) / "arobust" / "spool"
 
 
 def spool_folder(base: Path, host: str, job_id: str) -> Path:
@@ -103,6 +104,7 @@ class Slot:
             SpoolRefused: all are held, or a folder is not to be used.
             OSError: a folder or the lock cannot be made.
         """
+        make_private(folder.parent)
         make_private(folder)
         for number in range(MAX_SLOTS):
             slot = cls.take(folder / f"{_SLOT_PREFIX}{number}")

@@ -74,6 +74,8 @@ class Shelf:
         entry = Entry(parcel.batch_id, parcel.lane, 0, "", parcel.items, len(body), time.time_ns())
         self.expire()
         self._forget_gone()
+        if self.store.entry(parcel.batch_id) is not None:
+            return True
         excess = self.total().bytes + entry.bytes - self._limits.max_bytes
         victims = self.store.victims(excess, entry.lane)
         if sum(victim.bytes for victim in victims) < excess:
@@ -152,6 +154,8 @@ class Shelf:
     def recount(self) -> None:
         """Others' parcels came in: count anew, and keep the limits."""
         self._lanes = self.store.holdings()
+        for entry in filter(None, map(self.store.entry, self._gone)):
+            self._count(entry, -1)
         victims = self.store.victims(self.total().bytes - self._limits.max_bytes, 0)
         if victims:
             self._delete(victims)

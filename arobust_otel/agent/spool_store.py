@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arobust_otel.agent.item_codec import VERSION
+from arobust_otel.agent.parcel import Lane
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS parcels (
@@ -149,14 +150,16 @@ class Store:
     def victims(self, need_bytes: int, most_urgent: int) -> list[Entry]:
         """Who goes first to make room: the least urgent lane, and of it the oldest; nobody more urgent."""
         chosen: list[Entry] = []
-        query = _ENTRIES + " WHERE lane >= ? ORDER BY lane DESC, place, part"
-        rows = self.connection.execute(query, (most_urgent,))
-        with contextlib.closing(rows):
-            for row in rows:
-                if need_bytes <= 0:
-                    break
-                chosen.append(Entry(*row))
-                need_bytes -= chosen[-1].bytes
+        for lane in range(max(Lane), most_urgent - 1, -1):
+            if need_bytes <= 0:
+                break
+            rows = self.connection.execute(_ENTRIES + " WHERE lane = ? ORDER BY place, part", (lane,))
+            with contextlib.closing(rows):
+                for row in rows:
+                    chosen.append(Entry(*row))
+                    need_bytes -= chosen[-1].bytes
+                    if need_bytes <= 0:
+                        break
         return chosen
 
     def holdings(self) -> dict[int, Holding]:

@@ -42,6 +42,16 @@ def test_parcel_comes_back_with_its_id_and_its_items_and_stays_until_removed(fol
     spool.close()
 
 
+def test_same_parcel_is_not_kept_twice(folder: Path) -> None:
+    spool = Spool.open(folder)
+    sent = parcel(Lane.LINES, 1, 3)
+    assert spool.put(sent)
+    assert spool.put(sent)
+    assert (spool.stats().items, spool.pending(Lane.LINES)) == (3, 1)
+    assert drain(spool, Lane.LINES) == [1]
+    spool.close()
+
+
 def test_parts_of_a_cut_parcel_take_its_place_in_order(folder: Path) -> None:
     spool = Spool.open(folder)
     for number in range(3):
@@ -164,6 +174,16 @@ def test_closing_keeps_what_waits(folder: Path) -> None:
 # --- the folder ---------------------------------------------------------------------------------------------
 
 
+def test_relative_folder_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spool = Spool.open(Path("spool/host/job-x"))
+    monkeypatch.chdir("/")
+    spool.put(parcel(Lane.POINTS, 1))
+    drain(spool, Lane.POINTS)
+    spool.close()
+    assert not (tmp_path / "spool" / "host" / "job-x").exists()
+
+
 def test_everything_is_private(folder: Path) -> None:
     old_mask = os.umask(0)
     try:
@@ -241,4 +261,6 @@ def test_default_folder_follows_the_environment() -> None:
     assert spool_base({"XDG_STATE_HOME": "relative", "HOME": "/home/u"}) == Path(
         "/home/u/.local/state/arobust/spool"
     )
+    assert spool_base({"HOME": "relative"}).name == "spool"
+    assert spool_base({"HOME": "relative"}).is_absolute()
     assert spool_folder(Path("/s"), "h/../x", "../job 1") == Path("/s/h_.._x/job-_job_1")

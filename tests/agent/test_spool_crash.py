@@ -257,10 +257,10 @@ def test_full_disk_is_a_state_and_facts_take_the_place_of_lines(folder: Path) ->
         assert spool.put(fat(Lane.LINES, number))
     fill_pages(spool)
     assert spool.put(fat(Lane.FACTS, 100))
-    lost = spool.take_dropped()
-    assert lost == {"spool_full": 2}
+    lost = spool.take_dropped().pop("spool_full")
+    assert lost in (2, 3)
     assert spool.state == "ok"
-    assert drain(spool, Lane.LINES) == list(range(2, 10))
+    assert drain(spool, Lane.LINES) == list(range(lost, 10))
     assert drain(spool, Lane.FACTS) == [100]
     spool.close()
 
@@ -416,3 +416,19 @@ def test_file_of_a_later_version_is_left_alone(folder: Path) -> None:
     with sqlite3.connect(folder / "slot-0" / "spool.db") as connection:
         assert connection.execute("SELECT COUNT(*) FROM parcels").fetchone() == (1,)
     connection.close()
+
+
+def test_neighbour_of_a_later_version_is_left_alone(folder: Path) -> None:
+    first, second = Spool.open(folder), Spool.open(folder)
+    second.put(parcel(Lane.POINTS, 1))
+    second.close()
+    first.put(parcel(Lane.POINTS, 2))
+    first.close()
+    with sqlite3.connect(folder / "slot-1" / "spool.db") as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    spool = Spool.open(folder)
+    assert spool.state == "ok"
+    assert drain(spool, Lane.POINTS) == [2]
+    spool.close()
+    assert (folder / "slot-1" / "spool.db").exists()
