@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from arobust_otel.collectors.kmsg import KERNEL_LOG
 from arobust_otel.model import signals
 from tests.agent.server import MasterDouble
 from tests.agent.world import JOB_ID, World
+from tests.collectors.fake_nvml.library import Control, build
 
 HANGING = """
 import ctypes, os
@@ -82,6 +84,43 @@ def test_a_collector_that_never_comes_back_is_named_and_the_agent_ends_in_time(
         assert agent.wait(30) == 0
     assert time.monotonic() - began < 20
     assert master.heartbeats[-1].final
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc builds the library that stands in")
+def test_accelerators_reach_the_master_and_a_lost_one_at_once(
+    world: World, master: MasterDouble, tmp_path: Path
+) -> None:
+    """The agent loads the driver's library as in production; here it is one of our own."""
+    build(tmp_path)
+    control = Control(tmp_path / "control", devices=2)
+    control.set("1.processes", f"{world.processes[0].pid}:1048576")
+    environ = {"LD_LIBRARY_PATH": str(tmp_path), "FAKE_NVML": str(control.path)}
+    settings = SETTINGS + "[collectors.nvidia]\nhost_pids = true\n"
+    agent = start(world, master.url, tmp_path, settings, **environ)
+
+    def facts(name: str) -> list[dict[str, object]]:
+        return [
+            {pair.key: pair.value.string_value or pair.value.int_value for pair in record.attributes}
+            for record in master.log_records()
+            if record.event_name == name
+        ]
+
+    try:
+        assert master.wait_for(lambda: facts(signals.RANK_ACCELERATOR), 30)
+        assert facts(signals.RANK_ACCELERATOR)[0][signals.HW_ID] == "GPU-1"
+        assert facts(signals.RANK_ACCELERATOR)[0].get(signals.RANK, 0) == 0
+        assert master.wait_for(lambda: (signals.HW_UTILIZATION, 0.97) in named(master), 30)
+        control.set("1.error", 15)
+        assert master.wait_for(lambda: facts(signals.ACCELERATOR_LOST), 30)
+        assert facts(signals.ACCELERATOR_LOST)[0][signals.ACCELERATOR_PCI] == "0000:3c:00.0"
+        assert reason(master, "nvidia") == ""
+    finally:
+        agent.send_signal(signal.SIGTERM)
+        agent.wait(30)
+
+
+def named(master: MasterDouble) -> set[tuple[str, float]]:
+    return {(name, value) for name, value, _ in master.points()}
 
 
 @pytest.mark.skipif(not os.access(KERNEL_LOG, os.W_OK), reason="writing to the kernel's log needs root")
