@@ -207,6 +207,9 @@ def _collectors(sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     result = {}
     for key, part, values in _sections("collectors", "a collector", sections):
         common = _enabled(values, key)
+        if part.target is None and common.get("enabled") is False:  # one that does not load may be off
+            result[part.name] = common
+            continue
         own_period = ("period_seconds",) if part.name not in plugins.CORE_COLLECTORS else ()
         if own_period and "period_seconds" in values:
             period = values.pop("period_seconds")

@@ -228,3 +228,17 @@ def test_collectors_do_not_belong_into_the_agents_section_nor_into_the_environme
     with pytest.raises(ConfigurationError, match=r"sections of their own: \[collectors\.NAME\]"):
         agent_settings({"agent": {"collectors": {}}}, {})
     assert agent_settings({}, {"AROBUST_COLLECTORS": "nvidia"}).collectors == {}
+
+
+def test_a_collector_that_does_not_load_may_be_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "torn-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torn\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[arobust_otel.collectors]\ntorn = no_such_module:Torn\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    off = {"collectors": {"torn": {"enabled": False}}}
+    assert agent_settings(off, {}).collectors == {"torn": {"enabled": False}}
+    with pytest.raises(ConfigurationError, match="a part that loads"):
+        agent_settings({"collectors": {"torn": {"x": 1}}}, {})
