@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import threading
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arobust_otel.errors import JournalError, JournalLocked
-from arobust_otel.journal.durable import make_private_folder, sync_folder, write_atomically
+from arobust_otel.journal.durable import NO_ROOM, make_private_folder, sync_folder, write_atomically
 from arobust_otel.journal.format import (
     SEAL,
     SEGMENT_BYTES,
@@ -25,7 +24,6 @@ from arobust_otel.journal.segments import Segment, damaged, first_offsets, segme
 
 DEFAULT_SEGMENT_BYTES = 64 * 1024 * 1024
 NO_SOURCE = Source()
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)

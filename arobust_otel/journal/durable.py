@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def if_there_is_room() -> Iterator[None]:
+    """Around a write that a process can do without for now: a full disk is no reason to end."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
 
 
 def make_private_folder(folder: Path) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 from arobust_otel import plugins
 from arobust_otel.config import ForwarderSettings, MasterSettings
 from arobust_otel.journal import Cursor
+from arobust_otel.journal.durable import if_there_is_room
 from arobust_otel.master.control import READY, Control, either, log
+from arobust_otel.master.destinations import build_forwarder
 from arobust_otel.master.incident_streams import stream_of
 from arobust_otel.master.journal_end import JournalEnd
 from arobust_otel.master.layout import Layout, read_json, write_json
@@ -94,7 +96,7 @@ class DeliverRole:
         return Place(self.layout.journal, Cursor(self.layout.cursors / cursor), self.finish)
 
     def _sender(self, settings: ForwarderSettings) -> Sender:
-        forwarder = plugins.build(plugins.discover("forwarders")[settings.type], settings.options)
+        forwarder = build_forwarder(settings)
         self.forwarders.append((settings.name, forwarder))
         return Sender(settings.name, forwarder, self.abort)
 
@@ -119,7 +121,8 @@ class DeliverRole:
         self.own.snapshots, self.own.end_offset = snapshots, end_offset
         values = {"pid": os.getpid(), "forwarders": snapshots}
         if values != read_json(self.layout.deliveries):
-            write_json(self.layout.deliveries, values)
+            with if_there_is_room():
+                write_json(self.layout.deliveries, values)
 
 
 def takes_bulk(forwarder: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from arobust_otel.journal.durable import if_there_is_room
 from arobust_otel.master.layout import read_json, write_json
 from arobust_otel.model.incident import OPEN, PENDING, RESOLVED
 from arobust_otel.model.notice import series_of
@@ -52,7 +53,8 @@ class Standing:
                 self._ended.append({"incident": gone, "at_ns": now_ns})
         self._forget(now_ns)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(self._path, {"open": self._open, "ended": self._ended})
+        with if_there_is_room():
+            write_json(self._path, {"open": self._open, "ended": self._ended})
         return ended if ended is not None and not self.is_open(series_of(ended)) else None
 
     def is_open(self, series: str) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from arobust_otel.errors import JournalError
 from arobust_otel.journal import Cursor, Kind, Reader, Record
+from arobust_otel.journal.durable import if_there_is_room
 from arobust_otel.journal.segments import first_offsets
 from arobust_otel.master.sender import EXPIRED, Sender, Stopped
 from arobust_otel.otlp.envelope import outgoing
@@ -44,7 +45,8 @@ class Stream(ABC):
         self._finish = place.finish
         self._stored = place.cursor.load()
         if not place.cursor.path.exists():
-            place.cursor.store(self._stored)  # from now on, what it has not read is kept for it
+            with if_there_is_room():
+                place.cursor.store(self._stored)  # from now on, what it has not read is kept for it
         self._stored_at = time.monotonic()
         self._reader = Reader(place.journal, self._stored)
         self.sender.counts.next_offset = self._stored
@@ -100,9 +102,11 @@ class Stream(ABC):
         counts.next_offset, counts.waiting_ns = offset, None
         idle = not records and offset > self._stored
         if sent or now - self._stored_at >= CURSOR_SECONDS or (idle and self._finish.is_set()):
-            if offset > self._stored:
-                self._cursor.store(offset)
-            self._stored, self._stored_at = offset, now
+            self._stored_at = now
+            with if_there_is_room():  # else it is stored later; a restart meanwhile delivers some twice
+                if offset > self._stored:
+                    self._cursor.store(offset)
+                self._stored = offset
 
 
 class BulkStream(Stream):
