@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from tenacity import Future, RetryCallState, Retrying, wait_random_exponential
 
+from arobust_otel.agent.client_settings import ClientSettings
 from arobust_otel.agent.parcel import Lane
 from arobust_otel.errors import RetryableDelivery
 
@@ -32,6 +33,16 @@ class Waits:
     max_seconds: float
     probe_seconds: float
     threshold: int
+
+    @classmethod
+    def of(cls, settings: ClientSettings) -> Waits:
+        """The part of the settings that says when to try again."""
+        return cls(
+            settings.retry_first_seconds,
+            settings.retry_max_seconds,
+            settings.probe_seconds,
+            settings.circuit_failures,
+        )
 
     def after(self, failures: int, error: RetryableDelivery) -> float:
         """Seconds until a lane's next try; a hint is not cut short, only spread over another quarter."""

@@ -173,6 +173,14 @@ class MasterClient:
         """Longest time at the end of the interpreter."""
         return self._settings.exit_seconds
 
+    def hold_still(self, seconds: float) -> bool:
+        """Start no call until `go_on`; False where one goes on for longer than this."""
+        return self._sender.speaking.acquire(timeout=seconds)
+
+    def go_on(self) -> None:
+        """Calls may start again."""
+        self._sender.speaking.release()
+
     def start_anew(self) -> None:
         """In a forked child: own thread, own sockets, nothing in the queue, nothing on the disk.
 

@@ -52,7 +52,8 @@ class Sender:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._queue, self._disk, self._settings = around.queue, around.disk, around.settings
-        self.circuit = Circuit(waits_of(around.settings))
+        self.circuit = Circuit(Waits.of(around.settings))
+        self.speaking = threading.Lock()  # held during calls
         self._changed = threading.Condition()
         self._flushing = 0
         self._hurry = False
@@ -197,7 +198,8 @@ class Sender:
             self._queue.inbox.sleep(_AFTER_BUG_SECONDS if lane in self._disk.lanes() else 0.0, deaf=True)
             return True
         started = time.monotonic()
-        outcome = deliver(parcel, self._around.transport, self._left_seconds)
+        with self.speaking:
+            outcome = deliver(parcel, self._around.transport, self._left_seconds)
         self._around.metrics.tried(time.monotonic() - started, self._tried.get(lane) == parcel.batch_id)
         self._count(lane, outcome)
         if outcome.retry is not None:
@@ -289,13 +291,3 @@ class Sender:
         self._disk.close()
         with self._changed:
             self._changed.notify_all()
-
-
-def waits_of(settings: ClientSettings) -> Waits:
-    """The part of the settings that says when to try again."""
-    return Waits(
-        settings.retry_first_seconds,
-        settings.retry_max_seconds,
-        settings.probe_seconds,
-        settings.circuit_failures,
-    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.agent.grpc_server import Reply, serving
 from tests.agent.server import Answer, MasterDouble, free_port, running
 
 HEAD = """
@@ -94,6 +96,40 @@ def test_a_fork_during_exports_sends_nothing_twice_and_the_child_sends_its_own(
         children = [1_000_000 + 1000 * number + item for number in range(8) for item in range(20)]
         assert values(master) == [*range(of_parent), *children]
         assert len(set(master.batch_ids)) == len(master.batch_ids)
+
+
+def test_a_fork_between_calls_of_grpc_leaves_both_able_to_call() -> None:
+    def slowly(received: object) -> Reply:
+        time.sleep(0.01)
+        return Reply()
+
+    with serving(script=slowly) as master:
+        code, text, _ = run(FORK, master.target)
+        assert code == 0, text
+        of_parent = int(text.split("parent ")[1].split()[0])
+        children = [1_000_000 + 1000 * number + item for number in range(8) for item in range(20)]
+        assert sorted(master.values()) == [*range(of_parent), *children]
+
+
+def test_a_fork_waits_no_longer_than_a_moment_for_a_call_that_hangs() -> None:
+    script = """
+ours = MasterClient(url, JOB, QUICK)
+ours.report(points(0, 3))
+time.sleep(0.3)  # the call hangs for a second
+started = time.monotonic()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+passed = time.monotonic() - started
+os.waitpid(child, 0)
+assert passed < 0.9, passed
+assert not ours.flush(0.1)
+"""
+    held = threading.Event()
+    with running(script=lambda *_: Answer(hold=held)) as master:
+        code, text, _ = run(script, master.url)
+        held.set()
+        assert code == 0, text
 
 
 def test_a_child_that_never_reports_has_no_thread_and_ends_at_once() -> None:
