@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -13,6 +15,7 @@ from arobust_otel.errors import ConfigurationError, RetryableDelivery
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Point
+from tests.agent.grpc_server import serving
 from tests.agent.server import Answer, MasterDouble, free_port, running
 
 JOB = JobIdentity("job-1", 0, "host-a")
@@ -171,3 +174,20 @@ def test_the_shortest_hint_counts_where_every_address_gave_one() -> None:
             way.send("metrics", metrics(1), 2.0)
         assert caught.value.retry_after_seconds == 4.0
         way.close()
+
+
+def test_masters_of_both_protocols_stand_in_for_each_other() -> None:
+    port = free_port()
+    with running() as http:
+        way = make_transport(resolve_addresses(f"127.0.0.1:{port},{http.url}", {}), 2.0)
+        way.send("metrics", metrics(1), 2.0)
+        assert values(http) == [1]
+        assert way.bytes_sent is None  # what went out over gRPC is not seen
+        assert way.bytes_raw > 0
+    with serving(port) as grpc:
+        deadline = time.monotonic() + 20
+        while not grpc.values() and time.monotonic() < deadline:
+            with suppress(RetryableDelivery):
+                way.send("metrics", metrics(2), 2.0)
+        assert grpc.values() == [2]
+    way.close()

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from tests.agent import certificates
-from tests.agent.grpc_server import serving
+from tests.agent.grpc_server import Received, Reply, serving
 from tests.agent.holes import is_hole
-from tests.agent.server import Answer, MasterDouble, free_port, running
+from tests.agent.server import Answer, free_port, running
 
 ROOT = Path(__file__).parents[2]
+OUR_SCHEMES = pytest.mark.parametrize("scheme", ["http", "grpc"])
 
 
 @contextmanager
@@ -55,8 +57,8 @@ def seconds_to_end(process: Any, limit: float) -> float | None:
 # --- 1: a flush of logs never returns while the master is away: each failure is logged, and exported again
 
 
-def flush_seconds(kind: str, limit: float) -> float | None:
-    with program("flush", kind, f"http://127.0.0.1:{free_port()}") as process:
+def flush_seconds(kind: str, limit: float, scheme: str = "http") -> float | None:
+    with program("flush", kind, f"{scheme}://127.0.0.1:{free_port()}") as process:
         assert process.stdout.readline() == "flushing\n"
         return seconds_to_end(process, limit)
 
@@ -66,15 +68,16 @@ def test_a_flush_of_logs_never_returns_with_the_bare_exporter() -> None:
     is_hole(taken is None, "force_flush(2 s) has not returned after 8 s")
 
 
-def test_a_flush_of_logs_returns_at_its_deadline_with_master_client() -> None:
-    assert flush_seconds("ours", 20.0) is not None
+@OUR_SCHEMES
+def test_a_flush_of_logs_returns_at_its_deadline_with_master_client(scheme: str) -> None:
+    assert flush_seconds("ours", 20.0, scheme) is not None
 
 
 # --- 2: the end of a program whose master is away takes as long as the retries ------------------------------
 
 
-def exit_seconds(kind: str, limit: float) -> float | None:
-    with program("exit", kind, f"http://127.0.0.1:{free_port()}") as process:
+def exit_seconds(kind: str, limit: float, scheme: str = "http") -> float | None:
+    with program("exit", kind, f"{scheme}://127.0.0.1:{free_port()}") as process:
         assert process.stdout.readline() == "done\n"
         return seconds_to_end(process, limit)
 
@@ -84,8 +87,9 @@ def test_the_end_takes_many_seconds_with_the_bare_exporter() -> None:
     is_hole(taken is None, "still retrying 4 s after the last line of the program")
 
 
-def test_the_end_takes_two_seconds_at_most_with_master_client() -> None:
-    taken = exit_seconds("ours", 20.0)
+@OUR_SCHEMES
+def test_the_end_takes_two_seconds_at_most_with_master_client(scheme: str) -> None:
+    taken = exit_seconds("ours", 20.0, scheme)
     assert taken is not None
     assert taken < 12
 
@@ -93,10 +97,9 @@ def test_the_end_takes_two_seconds_at_most_with_master_client() -> None:
 # --- 3: a fork during an export leaves the child's metrics behind a lock that nobody frees ------------------
 
 
-def what_became_of_the_child(kind: str) -> tuple[str, int]:
-    """What the program says, and how many requests carried a measurement of the child."""
-    hold = threading.Event()
-    first = threading.Event()
+def what_became_of_the_child(kind: str) -> tuple[str, list[float]]:
+    """What the program says, and the child's measurements that arrived while the parent's call was held."""
+    hold, first = threading.Event(), threading.Event()
 
     def script(signal: str, body: bytes) -> Answer:
         if first.is_set():
@@ -105,25 +108,40 @@ def what_became_of_the_child(kind: str) -> tuple[str, int]:
         return Answer(hold=hold)
 
     with running(script=script) as master, program("fork", kind, master.url) as process:
-        assert master.wait_for(lambda: bool(master.seen), 20)
-        process.stdin.write("fork\n")
-        process.stdin.flush()
-        said = process.stdout.readline().strip()
+        said = fork_during_a_call(process, first)
         hold.set()
-        return said, len(child_points(master))
+        return said, [value for _, value, _ in master.points() if value >= 2]
 
 
-def child_points(master: MasterDouble) -> list[float]:
-    return [value for _, value, _ in master.points() if value >= 2]
+def fork_during_a_call(process: Any, called: threading.Event) -> str:
+    assert called.wait(20)
+    process.stdin.write("fork\n")
+    process.stdin.flush()
+    return str(process.stdout.readline().strip())
 
 
 def test_a_child_forked_during_an_export_hangs_with_the_bare_reader() -> None:
     said, arrived = what_became_of_the_child("bare")
-    is_hole((said, arrived) == ("child hangs", 0), "the child's reader waits for a lock of its parent")
+    is_hole((said, arrived) == ("child hangs", []), "the child's reader waits for a lock of its parent")
 
 
 def test_a_child_forked_during_an_export_reports_with_master_client() -> None:
-    assert what_became_of_the_child("ours") == ("child ended with 0", 1)
+    assert what_became_of_the_child("ours") == ("child ended with 0", [2])
+
+
+def test_a_child_forked_during_a_call_over_grpc_reports_with_master_client() -> None:
+    hold, first = threading.Event(), threading.Event()
+
+    def script(received: Received) -> Reply:
+        if first.is_set():
+            return Reply()
+        first.set()
+        return Reply(hold=hold)
+
+    with serving(script=script) as master, program("fork", "ours", master.target) as process:
+        said = fork_during_a_call(process, first)
+        assert (said, master.values()) == ("child ended with 0", [2])
+        hold.set()
 
 
 # --- 4: a client's certificate is loaded only where an authority is named, too ------------------------------
