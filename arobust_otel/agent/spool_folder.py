@@ -31,7 +31,7 @@ class SpoolRefused(Exception):
 
 
 def spool_base(environ: Mapping[str, str]) -> Path:
-    """`AROBUST_SPOOL_DIR`, else ``arobust/spool`` in the user's state folder, or, without one, a temporary."""
+    """`AROBUST_SPOOL_DIR`, else ``arobust/spool`` in the user's state folder, or in a temporary one."""
     named = environ.get("AROBUST_SPOOL_DIR")
     if named:
         return Path(named)

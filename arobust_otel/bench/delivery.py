@@ -181,8 +181,9 @@ def bench_delivery(
     share = seconds / len(protocols)
     results = []
     for protocol in protocols:
-        with _folder(keep, protocol) as folder:
-            results.append(_one_protocol(protocol, share, faults, folder, say))
+        with _folder(keep, protocol) as folder, ExitStack() as ends:
+            world = _build(protocol, folder, keep is not None, ends)
+            results.append(_one_protocol(protocol, share, faults, world, say))
     return results
 
 
@@ -201,32 +202,34 @@ def _folder(keep: Path | None, protocol: str) -> Iterator[Path]:
 
 
 def _one_protocol(
-    protocol: str, seconds: float, faults: Sequence[str], folder: Path, say: Callable[[str], None]
+    protocol: str, seconds: float, faults: Sequence[str], world: World, say: Callable[[str], None]
 ) -> Result:
-    with ExitStack() as ends:
-        world = _build(protocol, folder, ends)
-        say(f"{protocol}: a master on a {world.disk.kind}, a reporter with a spool, a proxy between them")
-        world.master.start()
-        world.reporter.start()
-        phases = [(0, "none")]
-        _hold(world, 1.0)
-        for name in faults:
-            phases.append((time.time_ns(), name))
-            say(f"{protocol}: {name}")
-            begun = time.monotonic()
-            each = seconds / len(faults)
-            FAULTS[name](world, lambda held: _hold(world, held), _FAULT_SHARE * each)
-            _hold(world, max(0.5, each - (time.monotonic() - begun)))
-            say(f"{protocol}: {name} is over, {world.reporter.waiting()} items wait")
-        say(f"{protocol}: waiting until everything is delivered")
-        drained = world.reporter.drain(say)
-        world.master.stop()
-        say(f"{protocol}: reading the journal")
-        return _judge(protocol, world, folder, phases, drained)
+    say(f"{protocol}: a master on a {world.disk.kind}, a reporter with a spool, a proxy between them")
+    world.master.start()
+    world.reporter.start()
+    phases = [(0, "none")]
+    _hold(world, 1.0)
+    for name in faults:
+        phases.append((time.time_ns(), name))
+        say(f"{protocol}: {name}")
+        _make_fault(world, name, seconds / len(faults))
+        say(f"{protocol}: {name} is over, {world.reporter.waiting()} items wait")
+    say(f"{protocol}: waiting until everything is delivered")
+    drained = world.reporter.drain(say)
+    world.master.stop()
+    say(f"{protocol}: reading the journal")
+    return _judge(protocol, world, phases, drained)
 
 
-def _build(protocol: str, folder: Path, ends: ExitStack) -> World:
-    disk = Disk(folder / "master")
+def _make_fault(world: World, name: str, seconds: float) -> None:
+    """Make it, hold it, mend it, and leave time for what was kept to be delivered."""
+    begun = time.monotonic()
+    FAULTS[name](world, lambda held: _hold(world, held), _FAULT_SHARE * seconds)
+    _hold(world, max(0.5, seconds - (time.monotonic() - begun)))
+
+
+def _build(protocol: str, folder: Path, keep: bool, ends: ExitStack) -> World:
+    disk = Disk(folder / "master", keep)
     ends.callback(disk.close)
     master = Master(disk.folder, folder / "master.output")
     ends.callback(master.stop)
@@ -239,8 +242,8 @@ def _build(protocol: str, folder: Path, ends: ExitStack) -> World:
     return World(master, disk, proxy, reporter)
 
 
-def _judge(protocol: str, world: World, folder: Path, phases: list[tuple[int, str]], drained: bool) -> Result:
-    truth = read_truth(folder, world.reporter.number)
+def _judge(protocol: str, world: World, phases: list[tuple[int, str]], drained: bool) -> Result:
+    truth = read_truth(world.disk.folder.parent, world.reporter.number)
     found, repeated_batches = read_journal(world.disk.folder / "journal")
     return Result(
         protocol,

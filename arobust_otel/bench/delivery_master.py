@@ -45,8 +45,9 @@ class Disk:
     Elsewhere no file of the process that appends may grow: the same system call fails, with "file too large".
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep: bool) -> None:
         self.folder = folder
+        self._keep = keep
         folder.mkdir(mode=0o700)
         size = f"size={_DISK_MEBIBYTES}m,mode=0700"
         command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
@@ -82,8 +83,11 @@ class Disk:
         self._limited = []
 
     def close(self) -> None:
-        """Unmount."""
+        """Unmount; where files are kept, copy them out of it before."""
         if self.mounted:
+            self.free()
+            if self._keep:
+                shutil.copytree(self.folder, self.folder.with_name(f"{self.folder.name}-kept"))
             subprocess.run(["umount", "--lazy", str(self.folder)], check=False)
             self.mounted = False
 

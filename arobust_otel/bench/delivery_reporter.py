@@ -78,7 +78,8 @@ class Reporter:
     def run(self) -> bool:
         """Report, then drain; True where everything was delivered."""
         due = time.monotonic()
-        while not self._stopped:
+        parent = os.getppid()
+        while not self._stopped and os.getppid() == parent:  # nobody is left to count: end
             self._beat()
             due += _BEAT_SECONDS
             time.sleep(max(0.0, due - time.monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def delivery(
     """
     from arobust_otel.bench.delivery import PROTOCOLS, bench_delivery, table
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # everything that was started ends with us
     begun = time.monotonic()
     chosen = PROTOCOLS if protocol == "both" else (protocol,)
     results = bench_delivery(

@@ -46,17 +46,20 @@ def test_nothing_is_lost_uncounted_and_nothing_arrives_twice(protocol: str) -> N
 
 
 @pytest.mark.timeout(120)
-def test_control_c_ends_it_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_it_with_all_that_it_started(tmp_path: Path, number: int) -> None:
     command = [*COMMAND, "--protocol", "http", "--faults", "master stopped", "--keep", str(tmp_path / "kept")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRON)
     assert process.stderr is not None
     while b"master stopped" not in (line := process.stderr.readline()):
         assert line, "it ended"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, errors = process.communicate(timeout=90)
     assert process.returncode in (1, 130)
     assert output == b""
     assert b"Traceback" not in errors
+    assert not os.path.ismount(tmp_path / "kept" / "http" / "master")
+    assert (tmp_path / "kept" / "http" / "train.log").stat().st_size > 0
 
 
 def test_unknown_fault_is_named() -> None:
