@@ -15,6 +15,7 @@ import requests
 from opentelemetry.util.re import parse_env_headers
 
 from arobust_otel import guard
+from arobust_otel.agent.http_route import Route
 from arobust_otel.agent.transport import base_url
 from arobust_otel.model.heartbeat import PATH, Command, CommandResult, Heartbeat, Reply, decode_reply, encode
 
@@ -43,11 +44,12 @@ class HeartbeatSender:
     def __init__(
         self, master: str, compose: Compose, accept: Callable[[Command], None], interval_seconds: float = 2.0
     ) -> None:
-        self._url = base_url(master) + PATH
+        url = base_url(master) + PATH
         self._compose = compose
         self._accept = accept
         self._interval_seconds = interval_seconds
         self._session = _session()
+        self._route = Route.find(self._session, url, {})
         self._condition = threading.Condition()
         self._sequence = 0
         self._results: list[CommandResult] = []
@@ -141,9 +143,7 @@ class HeartbeatSender:
             self._sequence += 1
             sequence, results = self._sequence, tuple(self._results)
         body = encode(self._compose(sequence, final, results))
-        with self._session.post(
-            self._url, data=body, timeout=seconds, allow_redirects=False, stream=True
-        ) as response:
+        with self._route.post(body, seconds) as response:
             if response.status_code != 200:
                 raise requests.HTTPError(f"{response.status_code} {response.reason}", response=response)
             answer = b"".join(_limited(response, time.monotonic() + seconds))

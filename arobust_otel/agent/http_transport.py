@@ -20,9 +20,9 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from requests.adapters import BaseAdapter, HTTPAdapter
-from urllib3 import Timeout
+from requests.adapters import HTTPAdapter
 
+from arobust_otel.agent.http_route import Route
 from arobust_otel.agent.transport import (
     MAX_HINT_SECONDS,
     Answer,
@@ -59,15 +59,6 @@ class _Seen:
     retry_after_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """What all requests to one URL share: finding it out each time costs more than the request itself."""
-
-    prepared: requests.PreparedRequest
-    adapter: BaseAdapter
-    settings: dict[str, Any]  # proxies, certificates
-
-
 class _Session(requests.Session):
     """Keeps what came back, and ends a call at its deadline."""
 
@@ -77,7 +68,7 @@ class _Session(requests.Session):
         self.bytes_raw = 0
         self.bytes_sent = 0
         self.certificates: dict[str, tuple[Any, Any]] = {}  # by URL: authority, client's
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, Route] = {}
         self._batch_id = ""
         self._deadline = 0.0
         self._tries = 0
@@ -113,30 +104,14 @@ class _Session(requests.Session):
         return response
 
     def _post(self, url: str, headers: dict[str, str], data: bytes) -> requests.Response:
-        """Send without what `requests.Session` works out for every request; the answer's body is unread."""
         route = self._routes.get(url)
         if route is None:
-            route = self._routes[url] = self._find_route(url, headers)
-        request = route.prepared
-        request.body = data
-        request.headers["Content-Length"] = str(len(data))
-        if self._batch_id:
-            request.headers[BATCH_ID_HEADER] = self._batch_id
-        else:
-            request.headers.pop(BATCH_ID_HEADER, None)
+            self.verify, self.cert = self.certificates[url]
+            route = self._routes[url] = Route.find(self, url, headers)
         self.bytes_sent += len(data)
         self.bytes_raw += raw_size(data, headers.get("Content-Encoding", ""))
-        limit: Any = Timeout(total=max(0.05, self._deadline - time.monotonic()))  # connecting and waiting
-        return route.adapter.send(request, stream=True, timeout=limit, **route.settings)
-
-    def _find_route(self, url: str, headers: dict[str, str]) -> _Route:
-        """Proxies, ``.netrc`` and certificates as `requests` finds them, except that ours come first."""
-        prepared = self.prepare_request(requests.Request("POST", url, headers=headers))
-        verify, client = self.certificates.get(url, (True, None))
-        authority = verify if isinstance(verify, str) else None
-        settings = self.merge_environment_settings(url, {}, None, authority, client)
-        kept = {name: settings[name] for name in ("proxies", "verify", "cert")}
-        return _Route(prepared, self.get_adapter(url), kept)
+        left = max(0.05, self._deadline - time.monotonic())
+        return route.post(data, left, {BATCH_ID_HEADER: self._batch_id or None})
 
     def reset(self) -> None:
         """Fresh connection pools; the old ones' sockets belong to the parent process, too."""
