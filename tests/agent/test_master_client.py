@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -180,6 +181,24 @@ def test_a_report_never_blocks_while_the_queue_is_full_and_the_master_silent() -
         assert sorted(processor)[990] < 0.0005, "0.2 ms on an idle machine, see benchmarks/agent_cost.py"
         assert max(wall) < 0.5, "the silent master holds a request for a second"
         assert ours.stats()["queue_items"] <= 500
+
+
+def test_memory_is_bounded_by_bytes_also_while_a_call_hangs() -> None:
+    held = threading.Event()
+    settings = replace(QUICK, queue_bytes=1024 * 1024, call_seconds=5.0)
+    with running(script=lambda *_: Answer(hold=held)) as master, client(master.url, settings) as ours:
+        ours.report(points(0, 1))
+        assert master.wait_for(lambda: bool(master.seen))
+        tracemalloc.start()
+        try:
+            for number in range(400):
+                ours.report([replace(line(number), body=f"{number:06}" * 8_000)])
+            used, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            held.set()
+        assert used < 3 * 1024 * 1024, "of 19 MB that were handed over"
+        assert ours.stats()["dropped.queue_full"] > 350
 
 
 def test_the_client_closes_in_time_while_the_master_is_silent_and_counts_what_is_left() -> None:
