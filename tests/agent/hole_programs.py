@@ -16,7 +16,7 @@ from collections.abc import Callable
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -59,9 +59,11 @@ def logger_provider(url: str, seconds: float | None) -> LoggerProvider:
 
 
 def flush_bare(url: str) -> None:
+    from opentelemetry.sdk._logs import LoggingHandler  # on its way to the instrumentation of logging
+
     provider = logger_provider(url, FLUSH_SECONDS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it moved to the instrumentation of logging
+        warnings.simplefilter("ignore")
         logging.getLogger().addHandler(LoggingHandler(logger_provider=provider))
     logging.getLogger("train").warning("one line")
     say("flushing")
