@@ -55,6 +55,7 @@ class NvidiaCollector:
     _driver: str = field(default="", init=False)
     _mapped: set[tuple[object, ...]] = field(default_factory=set, init=False)
     _look_again_ns: int = field(default=0, init=False)
+    _problems: list[str] = field(default_factory=list, init=False)  # of the last reading of everything
     _refused: CapabilityError | None = field(default=None, init=False)
     _read_ns: int | None = field(default=None, init=False)
 
@@ -136,8 +137,8 @@ class NvidiaCollector:
         due = self._read_ns is None or now.mono_ns - self._read_ns >= self.interval_seconds * 1e9
         if self._read_ns is None or (due and (self._nameless or self._lost)):
             self._name_devices()
-        problems = [f"device {index}: {error}" for index, error in self._nameless.items()]
         yield from self._nameless_lost(now)
+        failed = [f"device {index}: {error}" for index, error in self._nameless.items()]
         for device in self._devices.values():
             found = queries.sweep(self._nvml, device, now.wall_ns) if due and device.handle else None
             is_there = not found.is_lost if found else self._answers(device)
@@ -147,11 +148,11 @@ class NvidiaCollector:
             if found is not None and is_there:
                 yield from found.points
                 yield from self._holders(device, found, now, node)
-                problems += [f"{device.uuid}: {problem}" for problem in found.problems]
+                failed += [f"{device.uuid}: {problem}" for problem in found.problems]
         if due:
-            self._read_ns = now.mono_ns
-        if problems:
-            raise RuntimeError("; ".join(problems[:10]))
+            self._read_ns, self._problems = now.mono_ns, failed
+        if self._problems:  # said until everything is read again, not only by the call that met them
+            raise RuntimeError("; ".join(self._problems[:10]))
 
     def _nameless_lost(self, now: Clock) -> Iterator[Event]:
         """Devices that were lost before anybody asked for their names."""
@@ -166,12 +167,13 @@ class NvidiaCollector:
         return device.handle is not None and queries.answers(self._nvml, device)
 
     def _changes(self, device: Device, is_there: bool, now: Clock) -> Iterator[Event]:
-        if not is_there and device.uuid not in self._lost:
+        was_lost = {device.uuid, str(device.index)} & self._lost  # the latter: before it had a name
+        if not is_there and not was_lost:
             self._lost.add(device.uuid)
             body = f"accelerator {device.index} is lost: {device}"
             yield Event(signals.ACCELERATOR_LOST, now.wall_ns, body, device.event_attributes(), ERROR)
-        elif is_there and device.uuid in self._lost:
-            self._lost.discard(device.uuid)
+        elif is_there and was_lost:
+            self._lost -= was_lost
             body = f"accelerator {device.index} answers again: {device}"
             yield Event(signals.ACCELERATOR_BACK, now.wall_ns, body, device.event_attributes(), INFO)
 

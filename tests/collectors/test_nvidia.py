@@ -152,6 +152,8 @@ def test_not_available_is_no_point_zero_is_zero_and_a_failure_is_a_sentence(
     assert value(items, signals.HW_POWER, SECOND_DEVICE) == []
     assert value(items, signals.PCIE_WIDTH, SECOND_DEVICE) == [16]
     assert str(look.error) == "GPU-1: power: Unknown Error"
+    look(seconds=1)
+    assert str(look.error) == "GPU-1: power: Unknown Error"  # until it is asked again
     control.unset("1.power.error")
     assert value(look(), signals.HW_POWER, SECOND_DEVICE) == [pytest.approx(645.123)]
     assert look.error is None
@@ -189,6 +191,9 @@ def test_a_device_that_was_lost_before_the_agent_came_is_told_by_its_number(
     assert value(items, signals.HW_UTILIZATION) == [0.97]
     assert str(look.error) == "device 1: GPU is lost"
     assert facts(look()) == []
+    control.unset("1.error")
+    assert facts(look()) == [(signals.ACCELERATOR_BACK, SECOND_DEVICE)]
+    assert look.error is None
 
 
 @needs_gcc
