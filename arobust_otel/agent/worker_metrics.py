@@ -136,9 +136,7 @@ def _resources(metric: WorkerTrainingMetric, time_ns: int) -> list[Point]:
     return resource_points(values, at_ns)
 
 
-def resource_points(
-    stats: ResourceStats | Mapping[str, Any], time_ns: int, accelerator_ids: Mapping[int, str] | None = None
-) -> list[Point]:
+def resource_points(stats: ResourceStats | Mapping[str, Any], time_ns: int) -> list[Point]:
     """Processors, memory and accelerators. A figure that is missing is no point.
 
     Raises:
@@ -151,16 +149,15 @@ def resource_points(
     if (memory := values.get("memory_mb")) is not None:
         points.append(Point(signals.HOST_MEMORY_USAGE, int(memory * MEBIBYTE), time_ns))
     for gpu in values.get("gpu_stats") or ():
-        points += _accelerator(gpu if isinstance(gpu, dict) else asdict(gpu), time_ns, accelerator_ids or {})
+        points += _accelerator(gpu if isinstance(gpu, dict) else asdict(gpu), time_ns)
     if not points:
         raise ValueError("no figure at all")
     return points
 
 
-def _accelerator(values: Mapping[str, Any], time_ns: int, ids: Mapping[int, str]) -> list[Point]:
-    """Points of one accelerator; its number on the node stands where its UUID is not known."""
-    number = int(values["index"])
-    attributes: Attributes = {signals.HW_ID: ids.get(number, str(number)), signals.HW_TYPE: "gpu"}
+def _accelerator(values: Mapping[str, Any], time_ns: int) -> list[Point]:
+    """Points of one accelerator; its number on the node stands for its UUID, which nobody told."""
+    attributes: Attributes = {signals.HW_ID: str(int(values["index"])), signals.HW_TYPE: "gpu"}
     figures = (
         (signals.HW_UTILIZATION, "gpu_utilization", 0.01),
         (signals.HW_MEMORY_USAGE, "used_memory_mb", MEBIBYTE),

@@ -1,11 +1,12 @@
 """The predecessor's defects 16 to 28, one test per number: logs, stacks, figures, values, package."""
 
-# ruff: noqa: N802 - NVML's own names
 from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,6 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -27,7 +27,6 @@ from arobust_otel.agent.monitor import (
     get_used_memory,
     write_training_metrics,
 )
-from arobust_otel.agent.monitor import gpu as gpus
 from arobust_otel.agent.monitor.container import read_memory, read_processors
 from arobust_otel.common import diagnosis_data
 from arobust_otel.common.constants import DiagnosisActionType, DiagnosisDataType, EnvConfigKey
@@ -42,6 +41,7 @@ from arobust_otel.config import tomllib
 from arobust_otel.controller.data_manager import DiagnosisDataManager
 from arobust_otel.model import signals
 from tests.agent.server import running
+from tests.collectors.fake_nvml.library import Control, build
 from tests.predecessor.support import IDENTITY, XPU_TEXT, UserClient, our_threads, serving, until
 
 ROOT = Path(__file__).parents[2]
@@ -297,53 +297,42 @@ def test_defect_24_a_container_is_measured_against_its_own_limits(tmp_path: Path
     assert read_processors(tmp_path / "cgroup", proc) is None
 
 
-class Driver:
-    """NVML of a node with a healthy device, one in MIG mode and one that is lost, as pynvml answers."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self) -> None:
-        self.users = 0
-
-    def nvmlInit(self) -> None:
-        self.users += 1
-
-    def nvmlShutdown(self) -> None:
-        self.users -= 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 3
-
-    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
-        if number == 2:
-            raise self.NVMLError("GPU is lost")
-        return number
-
-    def nvmlDeviceGetUUID(self, handle: int) -> str:
-        return f"GPU-{handle}"
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
-        return SimpleNamespace(total=80 * 2**30, used=40 * 2**30)
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
-        if handle == 1:
-            raise self.NVMLError("Not Supported")
-        return SimpleNamespace(gpu=87)
+GPUS = """
+import ctypes, json, sys
+ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
+from arobust_otel.agent.monitor import get_gpu_stats
+from arobust_otel.agent.monitor.resource import ResourceMonitor, metric_of_reading
+print(json.dumps([vars(stats) for stats in get_gpu_stats()]))
+print([stats.index for stats in get_gpu_stats([1])])
+metric = metric_of_reading(ResourceMonitor().read())
+print(json.dumps([json.loads(metric.data_content)["gpu_stats"], [item.name for item in metric.items]]))
+"""
 
 
-def test_defect_24_a_lost_device_and_a_query_that_is_not_supported_hide_no_other(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    driver = Driver()
-    first, second = gpus.read(driver)
-    assert (first.index, first.total_memory_mb, first.used_memory_mb) == (0, 81920.0, 40960.0)
-    assert first.gpu_utilization == 87.0
-    assert second.used_memory_mb == 40960.0
-    assert second.gpu_utilization != second.gpu_utilization  # NaN: not told, which is not 0
-    assert "GPU is lost" in caplog.text
-    assert driver.users == 0
-    assert [stats.index for stats in gpus.read(driver, [1])] == [1]
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc builds the library that stands in")
+def test_defect_24_a_lost_device_and_a_query_that_is_not_supported_hide_no_other(tmp_path: Path) -> None:
+    """The real pynvml over a library of our own: a healthy device, one in MIG mode, and one that is lost."""
+    control = Control(tmp_path / "control", devices=3)
+    control.unset("1.utilization")
+    control.set("2.error", 15)
+    environ = {**os.environ, "FAKE_NVML": str(control.path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", GPUS, str(build(tmp_path))]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    read, chosen, reported = done.stdout.splitlines()
+    first, second = json.loads(read)
+    assert first == {
+        "index": 0,
+        "total_memory_mb": 81920.0,
+        "used_memory_mb": 61440.0,
+        "gpu_utilization": 97.0,
+    }
+    assert second["used_memory_mb"] == 61440.0
+    assert math.isnan(second["gpu_utilization"])  # not told, which is not 0
+    assert chosen == "[1]"
+    assert "accelerator 2" in done.stderr
+    stats, names = json.loads(reported)
+    assert stats[1]["gpu_utilization"] is None  # JSON has no NaN
+    assert {signals.HW_UTILIZATION, signals.HW_TEMPERATURE, signals.HW_POWER} <= set(names)
 
 
 def metric(at: int, node: int = 0, text: str = "x") -> WorkerTrainingMetric:

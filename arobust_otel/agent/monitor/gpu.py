@@ -1,24 +1,29 @@
-"""Memory and utilization of NVIDIA's accelerators: a device or a query that fails hides no other."""
+"""NVIDIA's accelerators in one reading: a device or a query that fails hides no other.
+
+What is asked, and what an answer means, is `collectors.nvml`'s.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from arobust_otel.agent.handing import logger
 from arobust_otel.agent.worker_metrics import MEBIBYTE
+from arobust_otel.collectors import nvml as queries
+from arobust_otel.collectors.nvidia import library_exists, seems_to_have_devices
+from arobust_otel.collectors.procfs import PROC
 from arobust_otel.common.diagnosis_data import GPUStats
+from arobust_otel.model import signals
+from arobust_otel.model.samples import Point
 
 _lock = threading.Lock()
 _told: set[str] = set()
-_ids: dict[int, str] = {}
-
-
-def accelerator_ids() -> dict[int, str]:
-    """Number on the node -> UUID, of the devices that were read."""
-    return dict(_ids)
+_points: dict[int, list[Point]] = {}  # of each device's newest reading
 
 
 def get_gpu_stats(gpus: Sequence[int] | None = None) -> list[GPUStats]:
@@ -29,61 +34,57 @@ def get_gpu_stats(gpus: Sequence[int] | None = None) -> list[GPUStats]:
 
     Returns:
         in the order of the numbers; a figure that a device does not tell is NaN, never 0. An empty list
-        where there is no driver or no device.
+        where there is no device, or none that can be asked.
     """
-    try:
-        import pynvml
-    except ImportError:
-        _tell("pynvml is not installed: accelerators cannot be read")
+    if not library_exists():
+        if seems_to_have_devices(PROC, Path("/sys"), Path("/dev")):
+            _tell("accelerators seem to be here, but the driver's library libnvidia-ml.so.1 is not")
         return []
-    return read(pynvml, gpus)
+    import pynvml  # not before there is a driver to ask
 
-
-def read(nvml: Any, gpus: Sequence[int] | None = None) -> list[GPUStats]:
-    """`get_gpu_stats` with the library as an argument."""
-    with _lock:  # NVML counts its users: one pair of calls at a time
+    with _lock:  # the library counts its users: one pair of calls at a time
         try:
-            nvml.nvmlInit()
-        except nvml.NVMLError as error:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
             _tell(f"the driver of accelerators does not answer: {error}")
             return []
         try:
-            numbers = range(nvml.nvmlDeviceGetCount()) if gpus is None else gpus
-            found = [_device(nvml, number) for number in numbers]
-        except nvml.NVMLError as error:
-            _tell(f"accelerators cannot be counted: {error}")
+            numbers = range(pynvml.nvmlDeviceGetCount()) if gpus is None else gpus
+            found = [_device(pynvml, number) for number in numbers]
+        except pynvml.NVMLError as error:
+            _tell(f"accelerators cannot be read: {error}")
             return []
         finally:
-            nvml.nvmlShutdown()
+            pynvml.nvmlShutdown()
     return [stats for stats in found if stats is not None]
 
 
+def accelerator_points(gpus: Sequence[int]) -> list[Point]:
+    """Everything that the newest reading of these devices gave: temperature, power, clocks, errors, links."""
+    with _lock:
+        return [point for number in gpus for point in _points.get(number, ())]
+
+
 def _device(nvml: Any, number: int) -> GPUStats | None:
+    _points.pop(number, None)
     try:
-        handle = nvml.nvmlDeviceGetHandleByIndex(number)
+        sweep = queries.sweep(nvml, queries.name_device(nvml, number), time.time_ns())
     except nvml.NVMLError as error:
         _tell(f"accelerator {number} cannot be read: {error}")
         return None
-    if number not in _ids and (uuid := _query(nvml, number, "UUID", lambda: nvml.nvmlDeviceGetUUID(handle))):
-        _ids[number] = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
-    memory = _query(nvml, number, "memory", lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-    rates = _query(nvml, number, "utilization", lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-    if memory is None and rates is None:
+    for problem in sweep.problems:
+        _tell(f"accelerator {number}: {problem}")
+    if sweep.is_lost:
+        _tell(f"accelerator {number} is lost")
         return None
+    _points[number] = sweep.points
+    values = {point.name: point.value for point in sweep.points}
     return GPUStats(
         number,
-        math.nan if memory is None else memory.total / MEBIBYTE,
-        math.nan if memory is None else memory.used / MEBIBYTE,
-        math.nan if rates is None else float(rates.gpu),
+        values.get(signals.HW_MEMORY_LIMIT, math.nan) / MEBIBYTE,
+        values.get(signals.HW_MEMORY_USAGE, math.nan) / MEBIBYTE,
+        values.get(signals.HW_UTILIZATION, math.nan) * 100,
     )
-
-
-def _query(nvml: Any, number: int, what: str, ask: Callable[[], Any]) -> Any:
-    try:
-        return ask()
-    except nvml.NVMLError as error:
-        _tell(f"accelerator {number} does not tell its {what}: {error}")
-        return None
 
 
 def _tell(text: str) -> None:

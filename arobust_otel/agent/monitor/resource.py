@@ -13,7 +13,7 @@ import psutil
 
 from arobust_otel.agent.handing import hand_over, logger, worker_metric
 from arobust_otel.agent.monitor.container import read_memory, read_processors
-from arobust_otel.agent.monitor.gpu import accelerator_ids, get_gpu_stats
+from arobust_otel.agent.monitor.gpu import accelerator_points, get_gpu_stats
 from arobust_otel.agent.monitor.own_client import OwnClient
 from arobust_otel.agent.periodic import Periodic, stop_all
 from arobust_otel.agent.worker_metrics import MEBIBYTE, resource_points
@@ -97,8 +97,9 @@ def points_of(values: dict[str, Any]) -> list[Point]:
         host = [item for item in _host.collect(now, Node()) if isinstance(item, Point)]
     limited = read_memory()
     known = {point.name for point in host} | (_OF_CONTAINER if limited is not None else set())
-    read = resource_points(values, now.wall_ns, accelerator_ids())
-    found = [*host, *(point for point in read if point.name not in known)]
+    devices = accelerator_points([gpu["index"] for gpu in values["gpu_stats"]])
+    read = resource_points({**values, "gpu_stats": []}, now.wall_ns)
+    found = [*host, *devices, *(point for point in read if point.name not in known)]
     if limited is not None:
         found.append(Point(signals.CONTAINER_MEMORY_USAGE, limited.used_bytes, now.wall_ns))
         found.append(Point(signals.CONTAINER_MEMORY_LIMIT, limited.limit_bytes, now.wall_ns))
