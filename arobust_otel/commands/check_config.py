@@ -11,6 +11,7 @@ import click
 from arobust_otel.commands.shown import json_option, print_json
 from arobust_otel.config import agent_settings, config_path, load_file, master_settings
 from arobust_otel.errors import ConfigurationError
+from arobust_otel.plugins import close
 
 
 @click.command(name="check-config")
@@ -26,8 +27,11 @@ def command(file: Path | None, as_json: bool) -> None:
         raise ConfigurationError("FILE", None, "a configuration file, or AROBUST_CONFIG in the environment")
     sections = load_file(path)
     master, agent = master_settings(sections), agent_settings(sections)
+    from arobust_otel.master.destinations import build_forwarder
     from arobust_otel.master.engine import EngineSettings, build_rules
 
+    for forwarder in master.forwarders:
+        close(build_forwarder(forwarder))
     engine = EngineSettings.from_table(master.engine)
     build_rules(master.rules)
     shown = {"master": asdict(master), "agent": asdict(agent)}

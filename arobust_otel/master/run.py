@@ -15,6 +15,7 @@ from arobust_otel.checked import Address
 from arobust_otel.config import MasterSettings
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.master.control import log
+from arobust_otel.master.destinations import build_forwarder
 from arobust_otel.master.engine import build_engine
 from arobust_otel.master.layout import Layout, write_json
 from arobust_otel.master.receive import configuration
@@ -67,12 +68,8 @@ def _check(settings: MasterSettings, engine: str) -> None:
             raise ConfigurationError(key, path, "a PEM file that can be read")
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         raise ConfigurationError("tls_key", settings.tls_key, "given together with tls_certificate")
-    parts = plugins.discover("forwarders")
     for forwarder in settings.forwarders:
-        if forwarder.type not in parts:
-            expected = f"one of {', '.join(parts)}"
-            raise ConfigurationError(f"forwarders.{forwarder.name}.type", forwarder.type, expected)
-        plugins.close(plugins.build(parts[forwarder.type], forwarder.options))
+        plugins.close(build_forwarder(forwarder))
     if engine == DEFAULT_ENGINE:
         build_engine(configuration(settings))
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import tenacity
 
+from arobust_otel import guard
 from arobust_otel.errors import (
     DecodeError,
+    DeliveryError,
     PermanentDelivery,
     RetryableDelivery,
     UncertainDelivery,
@@ -85,8 +87,8 @@ class Sender:
     def try_once(self, signal: str, body: bytes) -> bool:
         """Deliver if that works at once: for what will be sent again soon anyway."""
         try:
-            self._once(signal, body)
-        except (RetryableDelivery, PermanentDelivery):
+            self._contained(lambda: self._once(signal, body))
+        except DeliveryError:
             self.counts.retries += 1
             return False
         return True
@@ -153,7 +155,7 @@ class Sender:
             reraise=True,
         )
         try:
-            retrying(act)
+            retrying(self._contained, act)
         except PermanentDelivery as error:
             return error
         except RetryableDelivery as error:
@@ -162,6 +164,15 @@ class Sender:
             return error
         self._works()
         return None
+
+    def _contained(self, act: Callable[[], None]) -> None:
+        """A forwarder that fails in a way of its own must not end the others: that is uncertain, too."""
+        _, error = guard.attempt(f"forwarder {self.name}", act)
+        if error is None:
+            return
+        if isinstance(error, (DeliveryError, Stopped)):
+            raise error
+        raise UncertainDelivery(f"{type(error).__name__}: {error}") from error
 
     def _once(self, signal: str, body: bytes) -> None:
         self.forwarder.send(signal, body)

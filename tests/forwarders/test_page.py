@@ -11,6 +11,7 @@ import pytest
 from arobust_otel import plugins
 from arobust_otel.config import load_file, master_settings
 from arobust_otel.master import sender
+from arobust_otel.master.destinations import build_forwarder
 from arobust_otel.model.notice import CHANGES
 from arobust_otel.otlp import ages
 
@@ -27,7 +28,7 @@ def test_its_configurations_are_valid(block: str, tmp_path: Path) -> None:
     settings = master_settings(load_file(file))
     assert settings.forwarders
     for forwarder in settings.forwarders:
-        plugins.close(plugins.build(PARTS[forwarder.type], forwarder.options))
+        plugins.close(build_forwarder(forwarder))
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -16,7 +16,7 @@ from arobust_otel.journal.segments import first_offsets, segment_path
 from arobust_otel.master import pace as sending
 from arobust_otel.master.journal_end import JournalEnd
 from arobust_otel.model import signals
-from tests.forwarders.sink import TAKEN, Verdict, sinking
+from tests.forwarders.sink import TAKEN, Sink, Verdict, sinking
 from tests.master.delivering import World, points_of, request
 from tests.master.running import until
 
@@ -206,6 +206,31 @@ def test_what_the_journal_no_longer_holds_is_counted_and_passed_over(world: Worl
     assert kept
     assert stream.sender.counts.dropped == {"expired": firsts[-1] - 1}
     assert len(kept) + firsts[-1] == 11
+
+
+class Broken:
+    """A forwarder of somebody else's package that fails in its own way at some bytes."""
+
+    name = "broken"
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.inner = OtlpHttp(endpoint=sink.url)
+
+    def accepts(self, signal: str) -> bool:
+        return True
+
+    def send(self, signal: str, body: bytes) -> None:
+        if ("b", 3) in points_of([body]):
+            raise ValueError("this is beyond me")
+        self.inner.send(signal, body)
+
+
+def test_a_forwarder_that_raises_what_it_should_not_loses_only_that(world: World) -> None:
+    world.append(request("a", points=2), request("b", "c", points=8), request("d"))
+    stream = world.deliver(forwarder=Broken(world.sink))
+    assert set(points_of(world.sink.bodies("metrics"))) == everything_but(("b", 3))
+    assert stream.sender.counts.dropped == {"failed": 1}
 
 
 # -- how far it is ------------------------------------------------------------------------------------------
