@@ -27,6 +27,7 @@ from arobust_otel.agent.sender import Sender, Surroundings
 from arobust_otel.agent.spool import OFF, OK, Spool
 from arobust_otel.agent.spool_folder import spool_folder
 from arobust_otel.agent.transport import Transport
+from arobust_otel.agent.words import Words
 from arobust_otel.model.identity import JobIdentity, resolve_job
 from arobust_otel.model.samples import Point
 
@@ -66,7 +67,7 @@ class MasterClient:
         self.addresses = resolve_addresses(master_addr, os.environ)
         self.resource = resource or resolve_job(os.environ, socket.gethostname(), os.getpid())
         self._settings = settings or ClientSettings()
-        self._say = say or _to_standard_error
+        self._say = guard.contained("words of a client")(say or _to_standard_error)
         self._transport = transports(self.addresses, self._settings.call_seconds)
         self._closed = False
         folder = (
@@ -206,8 +207,7 @@ class MasterClient:
                 self._transport,
                 self._metrics,
                 self._settings,
-                self._say,
-                ", ".join(map(str, self.addresses)),
+                Words(self._say, ", ".join(map(str, self.addresses)), self._settings.queue_items),
             )
         )
 

@@ -23,13 +23,19 @@ from arobust_otel.agent.delivery import Outcome, deliver
 from arobust_otel.agent.parcel import SIGNAL_OF_LANE, Lane, Parcel
 from arobust_otel.agent.safekeeping import Safekeeping
 from arobust_otel.agent.transport import Transport
+from arobust_otel.agent.words import Words
 from arobust_otel.errors import RetryableDelivery
 
 # What the sender needs after its last request to count or store what is left.
 CLOSING_MARGIN_SECONDS, STORING_MARGIN_SECONDS = 0.25, 1.0
 # Above this share of the queue's limits memory is relieved to the disk: a call that hangs may fill the rest.
 RELIEF_SHARE = 0.5
+# While a lane catches up from the disk, what is newer waits so long in memory before it goes there, too: in
+# parcels that are not too small, and a kill takes little of it.
+BEHIND_SECONDS = 1.0
 _AFTER_BUG_SECONDS = 1.0
+_AGAIN_SECONDS = 1.0  # what the disk refused is offered again
+_LOOK_SECONDS = 0.1  # callers drop, too, and tell nobody
 _ADOPT_SECONDS = 60.0
 
 
@@ -42,8 +48,7 @@ class Surroundings:
     transport: Transport
     metrics: ClientMetrics
     settings: ClientSettings
-    say: Callable[[str], None]
-    master: str
+    words: Words
 
 
 class Sender:
@@ -61,8 +66,6 @@ class Sender:
         self._failed_in_closing = False
         self._tried: dict[Lane, str] = {}
         self._adopt_at = 0.0
-        self._outage_since: float | None = None
-        self._complained: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="arobust-master-client", daemon=True)
         self.started = False
 
@@ -71,7 +74,7 @@ class Sender:
     @property
     def is_connected(self) -> bool:
         """Whether nothing failed lately."""
-        return self._outage_since is None
+        return not self._around.words.in_outage
 
     def start(self) -> None:
         """Start the thread, once."""
@@ -86,9 +89,11 @@ class Sender:
             self._flushing += 1
             try:
                 self._wake()
-                self._changed.wait_for(
-                    lambda: condition() or not self._thread.is_alive(), max(0.0, deadline - time.monotonic())
-                )
+                while not condition() and self._thread.is_alive():
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._changed.wait(min(left, _LOOK_SECONDS))
             finally:
                 self._flushing -= 1
         return condition()
@@ -112,12 +117,20 @@ class Sender:
 
     def _run(self) -> None:
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        step = guard.contained("MasterClient's sender")(self._step)
         try:
-            while self._wait_for_work():
-                if guard.contained("MasterClient's sender")(self._send_next)() is None:
+            while (went_on := step()) is not False:
+                if went_on is None:  # a bug of ours must not spin
                     self._queue.inbox.sleep(_AFTER_BUG_SECONDS, deaf=True)
         finally:
             self._end()
+
+    def _step(self) -> bool:
+        """Wait for work and do it; False where the thread has to end."""
+        if not self._wait_for_work():
+            return False
+        self._send_next()
+        return True
 
     def _wait_for_work(self) -> bool:
         """Block until a parcel is due; False where the thread has to end."""
@@ -160,6 +173,9 @@ class Sender:
         failing = [lane for lane in Lane if self.circuit.fails(lane)]
         while (due := self._queue.next_due(failing, eager=False)[0]) is not None and self._store_next(due):
             pass
+        behind = [lane for lane in self._disk.lanes() if lane not in failing]
+        while (late := self._queue.late(behind, BEHIND_SECONDS)) is not None and self._store_next(late):
+            pass
 
     def _choose(self) -> tuple[Lane | None, float | None]:
         """The lane whose turn it is, or seconds until some lane may have one; None: nothing waits."""
@@ -171,11 +187,12 @@ class Sender:
         candidates = [lane for lane in free if lane in stored or lane is due]
         if candidates:
             return candidates[0], 0.0
-        held = [self.circuit.until(lane) - now for lane in self._working() if lane not in free]
-        if self._disk.is_on:  # what becomes due meanwhile goes there
-            later = self._queue.next_due([lane for lane in Lane if lane not in free], eager=False)
-            held += [_AFTER_BUG_SECONDS if later[0] is not None else later[1] or _AFTER_BUG_SECONDS]
-        return None, min([*held, *([] if seconds is None else [seconds])], default=None)
+        held = [lane for lane in Lane if lane not in free]
+        waits = [self.circuit.until(lane) - now for lane in self._working() if lane in held]
+        if held and self._disk.is_on:  # what becomes due meanwhile goes there
+            refused, later = self._queue.next_due(held, eager=False)
+            waits += [_AGAIN_SECONDS if refused is not None or later is None else later]
+        return None, min([*waits, *([] if seconds is None else [seconds])], default=None)
 
     def _sleep(self, seconds: float | None) -> None:
         """Until then, or until a report is due that could go somewhere."""
@@ -187,16 +204,16 @@ class Sender:
 
     # --- one try ------------------------------------------------------------------------------------------
 
-    def _send_next(self) -> bool:
+    def _send_next(self) -> None:
         """Try the parcel whose turn it is."""
         lane, _ = self._choose()
         if lane is None:
-            return True
+            return
         stored = lane in self._disk.lanes()
         parcel = self._disk.head(lane) if stored else self._queue.take(lane)
         if parcel is None:  # the disk lost it: that is counted, and tried again later
-            self._queue.inbox.sleep(_AFTER_BUG_SECONDS if lane in self._disk.lanes() else 0.0, deaf=True)
-            return True
+            self._queue.inbox.sleep(_AGAIN_SECONDS if lane in self._disk.lanes() else 0.0, deaf=True)
+            return
         started = time.monotonic()
         with self.speaking:
             outcome = deliver(parcel, self._around.transport, self._left_seconds)
@@ -207,7 +224,6 @@ class Sender:
         else:
             self._note_success(lane)
         self._settle(parcel, outcome, stored)
-        return True
 
     def _left_seconds(self) -> float:
         left = self._settings.call_seconds
@@ -219,9 +235,7 @@ class Sender:
         for reason, count in outcome.dropped.items():
             metrics.dropped(reason, count)
         for why in outcome.complaints:
-            if why not in self._complained and len(self._complained) < 20:
-                self._complained.add(why)
-                self._around.say(f"items were given up and counted: {why}")
+            self._around.words.complain(why)
 
     def _settle(self, parcel: Parcel, outcome: Outcome, stored: bool) -> None:
         """Move what was tried on; `flush` hears of it last."""
@@ -259,24 +273,13 @@ class Sender:
         self._tried[lane] = parcel.batch_id
         self._failed_in_closing = self._closing_at is not None
         self.circuit.failed(lane, error, time.monotonic())
-        if self._outage_since is not None:
-            return
-        self._outage_since = time.monotonic()
-        where = "on the disk" if self._disk.is_on else f"in memory, up to {self._settings.queue_items} items,"
-        self._around.say(
-            f"the master at {self._around.master} does not take data ({error}); "
-            f"it is kept {where} until it does, training is not affected"
-        )
+        self._around.words.failed(error, self._disk.is_on)
 
     def _note_success(self, lane: Lane) -> None:
         self._tried.pop(lane, None)
         self.circuit.succeeded(lane)
-        if self._outage_since is not None and not self.circuit.is_failing:
-            seconds, self._outage_since = time.monotonic() - self._outage_since, None
-            dropped = int(self._around.metrics.totals()["dropped"])
-            self._around.say(
-                f"the master takes data again after {seconds:.1f} s; {dropped} items dropped so far"
-            )
+        if not self.circuit.is_failing:
+            self._around.words.recovered(int(self._around.metrics.totals()["dropped"]))
         if time.monotonic() >= self._adopt_at and self._closing_at is None:
             self._adopt_at = time.monotonic() + _ADOPT_SECONDS
             self._disk.adopt()
