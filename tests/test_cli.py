@@ -187,6 +187,7 @@ def test_check_config_shows_what_a_file_means(tmp_path: Path) -> None:
         ("[master]\nsnc = true\n", "master.snc = True: expected a key among"),
         ("[engine]\ntick_second = 1\n", "engine.tick_second = 1: expected"),
         ('[rules.hang]\nidle_seconds = "x"\n', "rules.hang.idle_seconds = 'x': expected a number"),
+        ('[forwarders.a]\ntype = "webhook"\n', "forwarders.a.url = '': expected a URL"),
         ("[agent]\nsample_seconds = 0\n", "agent.sample_seconds = 0: expected a number of at least 0.05"),
     ],
 )
