@@ -278,7 +278,7 @@ class Sender:
     def _note_success(self, lane: Lane) -> None:
         self._tried.pop(lane, None)
         self.circuit.succeeded(lane)
-        if not self.circuit.is_failing:
+        if self._around.words.in_outage and not self.circuit.is_failing:
             self._around.words.recovered(int(self._around.metrics.totals()["dropped"]))
         if time.monotonic() >= self._adopt_at and self._closing_at is None:
             self._adopt_at = time.monotonic() + _ADOPT_SECONDS
