@@ -15,6 +15,8 @@ _FRAMEWORK = re.compile(
     r"/(?:torch|numpy|torchvision|triton|jax|opentelemetry|wrapt|deepspeed|accelerate|lightning)/"
 )
 
+_TYPED = ("<string>", "<stdin>")
+
 
 def is_user_code(file: str, libraries: tuple[str, ...] = ()) -> bool:
     """Whether a file lies outside the standard library and installed packages.
@@ -35,9 +37,12 @@ def is_user_code(file: str, libraries: tuple[str, ...] = ()) -> bool:
 
 
 def user_frame(frames: Sequence[Frame]) -> Frame | None:
-    """Innermost frame of user code; the innermost of all where there is none; None for an empty stack.
+    """Innermost frame of user code; None for an empty stack.
+
+    Without one it is the innermost of ``python -c``, which generated code looks like, too; then of all.
 
     Args:
         frames: innermost first.
     """
-    return next((frame for frame in frames if is_user_code(frame.file)), frames[0] if frames else None)
+    typed = next((frame for frame in frames if frame.file in _TYPED), frames[0] if frames else None)
+    return next((frame for frame in frames if is_user_code(frame.file)), typed)
