@@ -101,6 +101,56 @@ def _agents() -> list[Any]:
     ]
 
 
+def _master() -> list[Any]:
+    role, forwarder = label_name(signals.MASTER_ROLE), label_name(signals.FORWARDER)
+    protocol, result = label_name(signals.PROTOCOL), label_name(signals.RESULT)
+    return [
+        panels.row("Master"),
+        panels.states(
+            "Roles of the master",
+            "Receive, judge and deliver are processes of their own; one that is down is started again.",
+            newest(signals.MASTER_UP, ""),
+            {0: ("down", panels.RED), 1: ("runs", panels.GREEN)},
+        ).targets([panels.range_query(f"min by ({role}) ({newest(signals.MASTER_UP, '')})", of(role))]),
+        panels.lines(
+            "Requests",
+            "Per second: taken, repeated (the journal had the batch already), refused.",
+            "none",
+            panels.range_query(
+                f"sum by ({protocol}, {result}) (rate({series(signals.RECEIVER_REQUESTS, '')}[1m]))",
+                f"{of(protocol)} {of(result)}",
+            ),
+        ),
+        panels.lines(
+            "Judge behind",
+            "How long ago the newest judged record was received; a judge that falls behind judges late.",
+            "s",
+            panels.range_query(series(signals.JUDGE_LAG, ""), "judge"),
+        ),
+        panels.lines(
+            "Journal",
+            "Size of the journal's segments.",
+            "bytes",
+            panels.range_query(series(signals.JOURNAL_SIZE, ""), "journal"),
+        ),
+        panels.lines(
+            "Destinations behind",
+            "Age of the oldest record that a destination has not taken.",
+            "s",
+            panels.range_query(f"max by ({forwarder}) ({series(signals.FORWARDER_LAG, '')})", of(forwarder)),
+        ),
+        panels.lines(
+            "Never delivered",
+            "Points, log records, spans and notices that a destination will never get, by reason.",
+            "none",
+            panels.range_query(
+                f"sum by ({forwarder}, {REASON}) ({series(signals.FORWARDER_DROPPED, '')}) or vector(0)",
+                f"{of(forwarder)} {of(REASON)}",
+            ),
+        ),
+    ]
+
+
 def _host_variable() -> dashboard.QueryVariable:
     return (
         dashboard.QueryVariable("host")
@@ -129,6 +179,6 @@ def board() -> models.Dashboard:
         .with_variable(_host_variable())
         .link(dashboard.DashboardLink("Job").type(models.DashboardLinkType.LINK).url("/d/arobust-job"))
     )
-    for panel in [*_summary(), *_agents()]:
+    for panel in [*_summary(), *_agents(), *_master()]:
         made = made.with_row(panel) if isinstance(panel, dashboard.Row) else made.with_panel(panel)
     return made.build()

@@ -7,7 +7,7 @@ from typing import Any
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 
-from arobust_otel.model import signals
+from arobust_otel.model import device_signals, signals
 from arobust_otel.model.beacon import PHASES, STATES
 from arobust_otel.model.prometheus_names import label_name, metric_name
 from dashboards.source import panels
@@ -195,6 +195,27 @@ def _processes() -> list[Any]:
     ]
 
 
+def _accelerators() -> list[Any]:
+    """Empty where the hosts have none."""
+    device = f"{of(panels.HOST)} {of(label_name(device_signals.HW_ID))}"
+    rows = (
+        (
+            "Accelerators: busy",
+            "Share of time some kernel ran.",
+            "percentunit",
+            device_signals.HW_UTILIZATION,
+        ),
+        ("Accelerators: memory", "Memory in use.", "bytes", device_signals.HW_MEMORY_USAGE),
+        ("Accelerators: temperature", "As the driver says it.", "celsius", device_signals.HW_TEMPERATURE),
+        ("Accelerators: power", "Power drawn.", "watt", device_signals.HW_POWER),
+    )
+    made = [
+        panels.lines(title, about, unit, panels.range_query(series(signal), device))
+        for title, about, unit, signal in rows
+    ]
+    return [panels.row("Accelerators"), *made]
+
+
 def _logs() -> list[Any]:
     return [
         panels.row("Logs and stacks"),
@@ -262,6 +283,6 @@ def board() -> models.Dashboard:
             .url("/d/arobust-health")
         )
     )
-    for panel in [*_verdict(), *_ranks(), *_processes(), *_logs()]:
+    for panel in [*_verdict(), *_ranks(), *_processes(), *_accelerators(), *_logs()]:
         made = made.with_row(panel) if isinstance(panel, dashboard.Row) else made.with_panel(panel)
     return made.build()

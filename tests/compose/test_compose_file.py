@@ -69,6 +69,8 @@ def test_prometheus_is_the_one_of_the_guide_with_other_names() -> None:
     own, guide = load("compose/prometheus.yml"), load("prometheus.yml")
     for section in ("otlp", "storage"):
         assert own[section] == guide[section]
+    (own_scrape,), (scrape,) = own["scrape_configs"], guide["scrape_configs"]
+    assert own_scrape["metric_relabel_configs"] == scrape["metric_relabel_configs"]
     assert [Path(path).name for path in own["rule_files"]] == [
         Path(path).name for path in guide["rule_files"]
     ]
