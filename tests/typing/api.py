@@ -5,7 +5,7 @@ Not run; `mypy tests/typing/api.py` is part of `make check`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +15,9 @@ from arobust_otel.errors import ArobustError, ConfigurationError, RetryableDeliv
 from arobust_otel.model import signals
 from arobust_otel.model.finding import Finding
 from arobust_otel.model.incident import Incident
+from arobust_otel.model.notice import OPENED, Notice
 from arobust_otel.model.samples import Event, Point
-from arobust_otel.plugins import Clock, Collector, Forwarder, Item, Node, build, discover
+from arobust_otel.plugins import Board, Clock, Collector, Forwarder, Item, Node, Notifier, build, discover
 from arobust_otel.screen import render_incident
 
 
@@ -46,6 +47,32 @@ class Webhook:
     def send(self, signal: str, body: bytes) -> None:
         if not body:
             raise RetryableDelivery("nothing to send", retry_after_seconds=1.0)
+
+
+@dataclass(slots=True)
+class Chat:
+    """A forwarder of another package that wants changes."""
+
+    name: ClassVar[str] = "chat"
+
+    def notify(self, notice: Notice) -> None:
+        if notice.change == OPENED:
+            raise RetryableDelivery(f"{notice.id}: {notice.incident['summary']}")
+
+
+@dataclass(slots=True)
+class Wall:
+    """A forwarder of another package that shows what stands."""
+
+    name: ClassVar[str] = "wall"
+    repeat_seconds: float = 60.0
+
+    def show(self, incidents: Sequence[Mapping[str, Any]], now_ns: int) -> None:
+        assert all(incident["status"] for incident in incidents)
+
+
+def destinations() -> tuple[Notifier, Board]:
+    return Chat(), Wall()
 
 
 @dataclass(frozen=True, slots=True)
