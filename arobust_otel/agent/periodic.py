@@ -21,12 +21,16 @@ class Periodic:
         name: of the thread, behind ``arobust-``.
         seconds: between the beginnings of two rounds.
         work: what is done; an error of it is contained and does not end the thread.
+        last: what is done once when the thread ends.
     """
 
-    def __init__(self, name: str, seconds: float, work: Work) -> None:
+    def __init__(
+        self, name: str, seconds: float, work: Work, last: Callable[[], None] = lambda: None
+    ) -> None:
         self.name = name
         self.seconds = max(MIN_SECONDS, float(seconds))
         self._work = work
+        self._last = last
         self._ended = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -70,6 +74,7 @@ class Periodic:
             sooner = work(ended)
             wake.wait(max(0.0, (self.seconds if sooner is None else sooner) - (time.monotonic() - started)))
             wake.clear()
+        guard.contained(f"thread {self.name}")(self._last)()
 
 
 def stop_all(running: Iterable[Periodic], deadline_seconds: float) -> list[str]:

@@ -6,9 +6,11 @@ Wiring only: what a collector does is its own, who else is on the node `neighbou
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
+import weakref
 from typing import Any
 
 from arobust_otel import guard
@@ -21,6 +23,7 @@ from arobust_otel.agent.data_collector import (
 from arobust_otel.agent.data_collector.log import tail_of
 from arobust_otel.agent.handing import is_master_client, logger
 from arobust_otel.agent.handover import HANDED, SENDING
+from arobust_otel.agent.neighbour import HEARTBEAT, Neighbour
 from arobust_otel.agent.periodic import Periodic, stop_all
 from arobust_otel.collectors.logtail import Position
 from arobust_otel.common.constants import DiagnosisConstant
@@ -28,7 +31,6 @@ from arobust_otel.common.diagnosis_data import NodeAction
 from arobust_otel.common.utils import Singleton, get_node_id, get_node_type
 from arobust_otel.controller import verdict
 from arobust_otel.controller.beating import Heartbeats
-from arobust_otel.controller.neighbour import NODE, Neighbour
 from arobust_otel.controller.rounds import Registered, say_cost
 from arobust_otel.model.heartbeat import CollectorReport
 
@@ -65,6 +67,10 @@ class DiagnosisAgent(Singleton):
         self._default_log: LogCollector | None = None
         self._has_defaults = False
         self._running = False
+        self._pid = 0
+        # The interpreter's end must not keep an agent that nobody uses any more.
+        own = weakref.ref(self)
+        self._stop_at_exit = lambda: stop_if_alive(own)
         self._beside: bool | None = None  # whether the node's agent works instead; None: not decided yet
         self._neighbour = Neighbour(os.environ)
         self._heartbeats = Heartbeats(self._reports)
@@ -111,7 +117,8 @@ class DiagnosisAgent(Singleton):
                 logger.warning("DiagnosisAgent has no client: nothing is sent; call set_client()")
             self._register_defaults()
             self._neighbour = Neighbour(os.environ)
-            self._running = True
+            self._running, self._pid = True, os.getpid()
+            atexit.register(self._stop_at_exit)
             self._beside = None
             self._started_mono = time.monotonic()
             self._arrange()
@@ -119,9 +126,10 @@ class DiagnosisAgent(Singleton):
 
     def stop(self) -> None:
         """End within about a second: nothing is collected afterwards, and what was collected is sent off."""
+        if not self._running or os.getpid() != self._pid:  # what a forked child inherits is its parent's
+            return
+        atexit.unregister(self._stop_at_exit)
         with self._lock:
-            if not self._running:
-                return
             self._running = False
             loops = [self._watch, *(entry.loop for entry in self._registered)]
         late = stop_all(loops, STOP_SECONDS)
@@ -260,7 +268,7 @@ class DiagnosisAgent(Singleton):
             self._neighbour.release()
         else:
             self._tell(SENDING if shares else HANDED)
-            if not shares or self._neighbour.claim([NODE]):
+            if not shares or self._neighbour.claim([HEARTBEAT]):
                 self._heartbeats.begin(self._client, self.node_rank)
 
     def _let_go(self) -> None:
@@ -275,11 +283,7 @@ class DiagnosisAgent(Singleton):
             return True
         if beside:
             return False
-        if entry.is_of_the_node:
-            return self._neighbour.claim([NODE])
-        if isinstance(entry.collector, LogCollector):
-            return self._neighbour.claim(entry.collector.paths)
-        return True
+        return self._neighbour.claim(entry.sources)
 
     def _start(self, entry: Registered, shares: bool) -> None:
         if entry.loop.is_running:
@@ -304,3 +308,10 @@ class DiagnosisAgent(Singleton):
 
     def _reports(self) -> tuple[CollectorReport, ...]:
         return tuple(entry.report() for entry in list(self._registered))
+
+
+def stop_if_alive(agent: weakref.ref[DiagnosisAgent]) -> None:
+    """Stop an agent that nobody stopped before the interpreter ends: the master hears its last word."""
+    found = agent()
+    if found is not None:
+        found.stop()

@@ -16,11 +16,16 @@ from arobust_otel.agent.data_collector import (
     StackCollector,
 )
 from arobust_otel.agent.handing import logger
+from arobust_otel.agent.neighbour import RESOURCES, XPU_TIMER
 from arobust_otel.agent.periodic import Periodic
 from arobust_otel.model.heartbeat import CollectorReport
 
 # What the node's agent does as well, and better, where there is one.
 BUILT_IN = (LogCollector, MetricCollector, ResourceCollector, StackCollector)
+_OF_THE_NODE: dict[type, tuple[str, ...]] = {
+    MetricCollector: (XPU_TIMER,),
+    ResourceCollector: (RESOURCES,),
+}
 _SOON_SECONDS = 0.2  # a log that is behind, or whose last batch is on its way
 
 
@@ -55,7 +60,7 @@ class Registered:
         self.error = ""
         self.cpu_seconds = 0.0
         self.rounds = 0
-        self.loop = Periodic(f"collect-{self.name}", seconds, self.round)
+        self.loop = Periodic(f"collect-{self.name}", seconds, self.round, self.last)
 
     @property
     def is_built_in(self) -> bool:
@@ -63,9 +68,11 @@ class Registered:
         return type(self.given) in BUILT_IN
 
     @property
-    def is_of_the_node(self) -> bool:
-        """Whether one process per node is enough."""
-        return type(self.given) in (MetricCollector, ResourceCollector)
+    def sources(self) -> tuple[str, ...]:
+        """What this collector alone should report on a node: its logs, or figures of the node."""
+        if isinstance(self.collector, LogCollector):
+            return self.collector.paths
+        return _OF_THE_NODE.get(type(self.given), ())
 
     @property
     def is_settled(self) -> bool:
@@ -96,6 +103,13 @@ class Registered:
         collector = self.collector
         behind = isinstance(collector, LogCollector) and (collector.has_more or collector.is_sending)
         return _SOON_SECONDS if behind else None
+
+    def last(self) -> None:
+        """At the end, from the same thread: lines that were written since the last round."""
+        if isinstance(self.collector, LogCollector):
+            _, error = guard.attempt(f"collector {self.name}", lambda: self._once(threading.Event()))
+            if error is not None:
+                logger.error("collector %s failed: %s: %s", self.name, type(error).__name__, error)
 
     def _once(self, ended: threading.Event) -> None:
         if ended.is_set() or not self.collector.is_enabled():

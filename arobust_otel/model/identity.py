@@ -172,13 +172,17 @@ def resolve_job(environ: Mapping[str, str], host: str, pid: int) -> JobIdentity:
     return JobIdentity(job_id, rank.incarnation, host, rank.node_rank)
 
 
+# Ours, then the predecessor's, which prefixed its variables in lower case.
+_MASTER = ("AROBUST_MASTER", "AROBUST_MASTER_ADDR", "arobust_MASTER_ADDR")
+
+
 def resolve_master(environ: Mapping[str, str]) -> str:
     """Addresses of the master as text: `AROBUST_MASTER`, the OTLP endpoint variable, localhost.
 
     A URL means OTLP/HTTP, a bare ``host:port`` or ``grpc://`` OTLP/gRPC; commas stand between several. The
     OTLP variable says ``http://`` for both: there `OTEL_EXPORTER_OTLP_PROTOCOL` decides, or else port 4317.
     """
-    own = environ.get("AROBUST_MASTER")
+    own = next((environ[name] for name in _MASTER if environ.get(name)), None)
     endpoint = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if own or not endpoint:
         return own or "http://127.0.0.1:4318"

@@ -19,9 +19,12 @@ from arobust_otel.agent.data_collector import DataCollector, LogCollector
 from arobust_otel.agent.handover import HANDED, SENDING, Handover
 from arobust_otel.agent.lock import AgentLock, is_held
 from arobust_otel.agent.master_client import MasterClient
+from arobust_otel.agent.monitor import ResourceMonitor, TrainingMonitor, write_training_metrics
 from arobust_otel.collectors.logtail import Position
 from arobust_otel.collectors.procfs import PROC, read_stat
+from arobust_otel.common.constants import EnvConfigKey
 from arobust_otel.controller.diagnosis import DiagnosisAgent
+from arobust_otel.model import signals
 from arobust_otel.model.beacon import job_folder
 from tests.agent.server import MasterDouble, running
 from tests.predecessor.support import UserClient, our_threads, until
@@ -251,6 +254,62 @@ def test_alone_it_says_once_what_that_costs(
     said = [record for record in caplog.records if "ms of processor time" in record.getMessage()]
     assert len(said) == 1
     assert said[0].levelno == logging.WARNING
+
+
+def test_monitors_report_only_what_the_nodes_agent_does_not(
+    folder: Path, master: MasterDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EnvConfigKey.MASTER_ADDR, master.url)
+    path, none = tmp_path / "metrics.json", threading.Event()
+    write_training_metrics(path, 7)
+    resources, training = ResourceMonitor.singleton_instance(), TrainingMonitor(path)
+    lock = AgentLock(folder)
+    assert lock.take()
+    (folder / "rank-0-1.beacon").touch()
+    resources._round(none)
+    training._round(none)
+    assert master.seen == []
+    lock.release()
+    resources._round(none)
+    training._round(none)
+    assert master.wait_for(lambda: {signals.STEP, signals.HOST_MEMORY_USAGE} <= names_of(master))
+    resources.stop()
+    training.stop()
+
+
+def names_of(master: MasterDouble) -> set[str]:
+    return {name for name, _, _ in master.points()}
+
+
+def test_a_script_that_stops_nothing_says_goodbye_and_loses_no_line(
+    master: MasterDouble, folder: Path, tmp_path: Path
+) -> None:
+    """Also where it forked a child that ended before."""
+    path = tmp_path / "train.log"
+    code = (
+        "import os, sys\n"
+        "from arobust_otel import DiagnosisAgent, MasterClient\n"
+        "agent = DiagnosisAgent(training_log_file=sys.argv[2])\n"
+        "agent.set_client(MasterClient(sys.argv[1]))\n"
+        "agent.start()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    sys.exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "with open(sys.argv[2], 'a') as log:\n"
+        "    log.write('line 0\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, master.url, str(path)],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all_once(master, 1)
+    assert [beat.final for beat in master.heartbeats] == [False, True]
 
 
 # --- the file -----------------------------------------------------------------------------------------

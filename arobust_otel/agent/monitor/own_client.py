@@ -15,7 +15,7 @@ _CLOSE_SECONDS = 1.0
 
 def named_master() -> str | None:
     """The master that the environment names on purpose; None where nothing does."""
-    return get_env(EnvConfigKey.MASTER_ADDR) or os.environ.get("AROBUST_MASTER") or None
+    return os.environ.get("AROBUST_MASTER") or get_env(EnvConfigKey.MASTER_ADDR) or None
 
 
 class OwnClient:

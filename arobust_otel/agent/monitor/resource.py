@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
 from dataclasses import asdict
@@ -11,10 +12,11 @@ from typing import Any
 
 import psutil
 
-from arobust_otel.agent.handing import hand_over, logger, worker_metric
+from arobust_otel.agent.handing import hand_over, is_master_client, logger, worker_metric
 from arobust_otel.agent.monitor.container import read_memory, read_processors
 from arobust_otel.agent.monitor.gpu import accelerator_points, get_gpu_stats
 from arobust_otel.agent.monitor.own_client import OwnClient
+from arobust_otel.agent.neighbour import RESOURCES, Neighbour
 from arobust_otel.agent.periodic import Periodic, stop_all
 from arobust_otel.agent.worker_metrics import MEBIBYTE, resource_points
 from arobust_otel.collectors.host import HostCollector
@@ -118,6 +120,7 @@ class ResourceMonitor(Singleton):
         self._client = OwnClient()
         self._holders: set[int] = set()
         self._lock = threading.Lock()
+        self._neighbour = Neighbour(os.environ)
         self._loop = Periodic("resource-monitor", REPORT_SECONDS, self._round)
         if gpu_type != Accelerators.NVIDIA_GPU:
             logger.warning("accelerators of kind %s cannot be read; processors and memory are", gpu_type)
@@ -141,7 +144,9 @@ class ResourceMonitor(Singleton):
                 logger.info("ResourceMonitor stays off: no client, and no master in the environment")
                 return
             self._holders.add(id(holder))
-            self._loop.start()
+            if not self._loop.is_running:
+                self._neighbour = Neighbour(os.environ)
+                self._loop.start()
 
     def stop(self, holder: object | None = None) -> None:
         """End the reports of this holder; the thread ends within about a second after the last one."""
@@ -151,6 +156,7 @@ class ResourceMonitor(Singleton):
                 return
             stop_all([self._loop], _STOP_SECONDS)
             self._client.close()
+            self._neighbour.release()
 
     def read(self) -> ResourceStats:
         """One reading; an accelerator that cannot be read hides no other."""
@@ -168,5 +174,12 @@ class ResourceMonitor(Singleton):
         return stats
 
     def _round(self, ended: threading.Event) -> None:
-        if not ended.is_set():
+        if not ended.is_set() and self._is_needed():
             self.report_resource()
+
+    def _is_needed(self) -> bool:
+        """Whether nobody else on the node reports the same to our master."""
+        client = self._client.get()
+        if client is not None and not is_master_client(client):
+            return True
+        return not self._neighbour.has_agent() and self._neighbour.claim([RESOURCES])

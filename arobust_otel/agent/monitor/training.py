@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from arobust_otel import guard
-from arobust_otel.agent.handing import hand_over, logger, process_attributes, worker_metric
+from arobust_otel.agent.handing import hand_over, is_master_client, logger, process_attributes, worker_metric
 from arobust_otel.agent.monitor.own_client import OwnClient
 from arobust_otel.agent.monitor.resource import REPORT_SECONDS, ResourceMonitor
+from arobust_otel.agent.neighbour import Neighbour
 from arobust_otel.agent.periodic import Periodic, stop_all
 from arobust_otel.agent.worker_metrics import training_points
 from arobust_otel.common.constants import Accelerators, DiagnosisDataType, EnvConfigKey
@@ -116,8 +117,11 @@ class TrainingMonitor:
         return int(values["step"]), float(values.get("timestamp") or time.time())
 
     def _round(self, ended: threading.Event) -> None:
-        if not ended.is_set():
-            self.report_step()
+        client = self._client.get()
+        shares = client is None or is_master_client(client)
+        if ended.is_set() or (shares and Neighbour(os.environ).has_beacons()):
+            return  # the node's agent reports the steps, from where they happen
+        self.report_step()
 
 
 def speaks_for_the_job() -> bool:

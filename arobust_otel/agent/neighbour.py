@@ -25,7 +25,8 @@ from arobust_otel.errors import BeaconError
 from arobust_otel.model.beacon_paths import job_folder
 from arobust_otel.model.identity import resolve_job_id
 
-NODE = "node"  # what is claimed for figures of the node
+# What is claimed beside logs: one process of a node is enough for these.
+HEARTBEAT, RESOURCES, XPU_TIMER = "heartbeat", "resources", "xpu_timer"
 
 
 class Neighbour:
@@ -46,6 +47,10 @@ class Neighbour:
     def has_agent(self) -> bool:
         """Whether an agent of this node works for the job."""
         return self.folder is not None and is_held(self.folder)
+
+    def has_beacons(self) -> bool:
+        """Whether an agent works for the job and sees steps by itself."""
+        return self.has_agent() and self.folder is not None and any(self.folder.glob("rank-*.beacon"))
 
     def claim(self, what: Sequence[str]) -> bool:
         """Take all of these for this process; False where another one has some of them."""
