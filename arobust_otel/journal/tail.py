@@ -1,8 +1,8 @@
 """The newest batch ids of a journal, found without reading payloads: what a receiver must not keep twice.
 
 Only heads of records are read, from the newest segment backwards, so the time is bounded by records and not
-by bytes: about a second for a full segment (64 MiB) of the smallest requests, some milliseconds where
-requests have 100 KiB. What it finds is as sound as the appender's recovery, which ran before.
+by bytes. A full segment (64 MiB) takes 40 ms where requests have 20 KiB, 0.3 s at 2 KiB, 3 s at 150 bytes.
+What it finds is as sound as the appender's recovery, which ran before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import deque
 from itertools import chain
 from pathlib import Path
 
+from arobust_otel.errors import JournalError
 from arobust_otel.journal.format import HEADER_BYTES, SEGMENT_BYTES, Kind, RecordHeader
 from arobust_otel.journal.segments import Segment, first_offsets, segment_path
 
@@ -36,7 +37,7 @@ def recent_batches(folder: str | Path, limit: int, max_seconds: float = MAX_SECO
 def _batches(path: Path) -> list[tuple[str, str]]:
     try:
         segment = Segment(path)
-    except FileNotFoundError:  # retention was faster
+    except (FileNotFoundError, JournalError):  # retention was faster; or damage, which a reader will name
         return []
     try:
         if segment.header.version == 1 or segment.size_bytes <= SEGMENT_BYTES:

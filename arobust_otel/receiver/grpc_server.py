@@ -117,7 +117,10 @@ class GrpcReceiver:
     async def _read(self, context: Any) -> bytes:
         """The message, inflated by gRPC and within its limit; few are read at one time, the others wait."""
         late = Refusal(408, "the message did not arrive in time")
-        await _within(self._limits.drain_seconds, self._reads.acquire(), self._overload())
+        if self._reads.locked():
+            await _within(self._limits.drain_seconds, self._reads.acquire(), self._overload())
+        else:
+            await self._reads.acquire()
         try:
             message = await _within(self._limits.body_seconds, context.read(), late)
         finally:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from arobust_otel.errors import JournalError
 from arobust_otel.journal import Appender, Kind, Reader, Record, Source
 from arobust_otel.journal.segments import first_offsets, segment_path
+from arobust_otel.journal.tail import recent_batches
 
 entries = st.lists(
     st.tuples(
@@ -34,10 +35,17 @@ def read_all(folder: Path) -> list[Record]:
     return records
 
 
+def batch_of(payload: bytes) -> str:
+    """Some records have a batch id, others have none."""
+    return payload[:16].hex() if len(payload) >= 16 else ""
+
+
 def write(folder: Path, given_entries: list[tuple[Kind, bytes, int, str, str, bool]], size: int) -> None:
     with Appender.open(folder, segment_bytes=size) as appender:
         for kind, payload, received_ns, signal, sender, sync in given_entries:
-            appender.append(kind, payload, received_ns=received_ns, source=Source(signal, sender))
+            appender.append(
+                kind, payload, received_ns=received_ns, source=Source(signal, sender, batch_of(payload))
+            )
             if sync:
                 appender.sync()
 
@@ -50,6 +58,9 @@ def test_everything_appended_comes_back(given_entries, size) -> None:  # type: i
         write(folder, given_entries, size)
         records = read_all(folder)
         assert [(r.kind, r.payload, r.signal) for r in records] == [(e[0], e[1], e[3]) for e in given_entries]
+        assert [r.batch for r in records] == [batch_of(e[1]) for e in given_entries]
+        named = [(r.signal, r.batch) for r in records if r.batch and r.kind == Kind.REQUEST]
+        assert recent_batches(folder, 1000) == named
         assert [r.offset for r in records] == list(range(len(records)))
         assert [r.received_ns for r in records] == sorted(r.received_ns for r in records)
 

@@ -46,6 +46,15 @@ def test_an_empty_journal_has_none(tmp_path: Path) -> None:
     assert recent_batches(tmp_path, 10) == []
 
 
+def test_damage_in_an_old_segment_is_left_to_its_readers(tmp_path: Path) -> None:
+    fill(tmp_path, 40)
+    oldest = segment_path(tmp_path, 0)
+    oldest.write_bytes(b"?" + oldest.read_bytes()[1:])
+    found = recent_batches(tmp_path, 1000)
+    assert 20 < len(found) < 40
+    assert found == [key(number) for number in range(40)][-len(found) :]
+
+
 def test_a_torn_tail_is_left_to_the_appender(tmp_path: Path) -> None:
     fill(tmp_path, 3, 1_000_000)
     with segment_path(tmp_path, 0).open("ab") as file:

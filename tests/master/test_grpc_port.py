@@ -40,6 +40,23 @@ def test_a_receiver_that_is_started_again_serves_the_same_port(tmp_path: Path) -
         assert port_of(master) == port
 
 
+def test_grpc_lives_in_the_one_process_that_needs_it(tmp_path: Path) -> None:
+    """Its threads do not survive a fork, and its import takes a quarter of a second."""
+    with Master(settings_for(tmp_path / "data")) as master:
+        assert serves(port_of(master))
+        roles = {**master.info()["roles"], "supervisor": master.info()["pid"]}
+        loaded = {name for name, pid in roles.items() if "cygrpc" in Path(f"/proc/{pid}/maps").read_text()}
+    assert loaded == {"receive"}
+
+
+def test_ipv6_is_served(tmp_path: Path) -> None:
+    with Master(settings_for(tmp_path / "data", otlp_grpc=Address("::1", 0))) as master:
+        place = master.info()["otlp_grpc"]
+        assert place.startswith("[::1]:")
+        with grpc.insecure_channel(place) as channel:
+            assert exporting(channel, "metrics")(b"", timeout=20) == b""
+
+
 def test_a_second_master_on_the_same_port_is_refused_by_name_of_the_flag(tmp_path: Path) -> None:
     with Master(settings_for(tmp_path / "data")) as master:
         taken = Address("127.0.0.1", port_of(master))
