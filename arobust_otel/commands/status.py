@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from arobust_otel.commands.delivered import delivered_lines
 from arobust_otel.commands.received import received_lines
 from arobust_otel.commands.shown import api_option, ask, json_option, print_json, rows
 from arobust_otel.screen import render_ranks
@@ -33,11 +34,15 @@ def command(api: str, job_id: str | None, as_json: bool) -> None:
 
 def _sections(answers: dict[str, Any]) -> list[str]:
     if not answers["jobs"]:
-        return ["The master answers and has seen no job yet.", *received_lines(answers["status"])]
+        return ["The master answers and has seen no job yet.", *_master(answers["status"])]
     texts = [_job(job) for job in answers["jobs"] if not job.get("superseded")]
     texts += ["", render_ranks(answers["ranks"]), ""]
     texts += [line for agent in answers["agents"] for line in _agent(agent)]
-    return texts + received_lines(answers["status"])
+    return texts + _master(answers["status"])
+
+
+def _master(status: dict[str, Any]) -> list[str]:
+    return received_lines(status) + delivered_lines(status)
 
 
 def _job(job: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from arobust_otel.commands.delivered import delivered_lines
 from arobust_otel.config import ForwarderSettings
 from arobust_otel.model import signals
 from arobust_otel.model.prometheus_names import metric_name
@@ -67,6 +68,9 @@ def test_a_fault_reaches_every_destination_beside_one_that_is_away(tmp_path: Pat
             rows = until("the one that is away is told", lambda: _away(master))
             assert "cannot be reached" in rows["away"]["bulk"]["state"]
             assert rows["away"]["bulk"]["lag_records"] > 0
+            told = delivered_lines(master.query("/api/v1/status"))
+            assert [line for line in told if line.startswith("  bulk: tried again") and "cannot be" in line]
+            assert any(line.startswith("Forwarder store: ") for line in told)
             assert set(rows["hook"]) == set(rows["pager"]) == set(rows["page"]) == {"incidents"}
             up = {
                 (labels["arobust_forwarder"], labels["arobust_stream"]): value
