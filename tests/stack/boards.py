@@ -1,42 +1,50 @@
-"""Every query of every panel, sent to the real stores as Grafana sends it."""
+"""Queries of the Grafana boards, with a job and a window in the place of their variables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 BOARDS = Path(__file__).parents[2] / "dashboards"
-# Rows whose panels have nothing to show where a test runs, and why.
-EMPTY_ROWS = {"Accelerators": "this machine has none"}
+# Panels that have nothing to show where tests run, and why: no accelerator is there.
+UNASKED = "Accelerators: "
 
 
-@dataclass(frozen=True)
-class PanelQuery:
-    """One query: `store` is prometheus or loki."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One query of one panel; `store` is prometheus or loki."""
 
+    board: str
     panel: str
     store: str
-    expression: str
+    query: str
+
+    def about(self, job_id: str) -> str:
+        """The query for one job."""
+        values = {"$job_id": job_id, "$host": ".+", "$__rate_interval": "1m", "$__interval": "15s"}
+        query = self.query
+        for name, value in values.items():
+            query = query.replace(name, value)
+        return query
 
 
-def panel_queries(job_id: str) -> Iterator[PanelQuery]:
-    """All of them but those of `EMPTY_ROWS`, with the variables filled in."""
+def questions() -> list[Question]:
+    """Every query of every board, but those of panels that start with `UNASKED`."""
+    found = []
     for path in sorted(BOARDS.glob("*.json")):
-        row = ""
-        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
-            row = panel["title"] if panel["type"] == "row" else row
-            for target in () if row in EMPTY_ROWS else panel.get("targets", ()):
-                text = target["expr"].replace("$__rate_interval", "1m").replace("$host", ".*")
-                name = f"{path.stem}: {panel['title']} {target['refId']}"
-                yield PanelQuery(name, target["datasource"]["type"], text.replace("$job_id", job_id))
+        board = json.loads(path.read_text(encoding="utf-8"))
+        for panel in _panels(board["panels"]):
+            for target in [] if panel["title"].startswith(UNASKED) else panel.get("targets", []):
+                store = target.get("datasource", panel.get("datasource", {}))["type"]
+                found.append(Question(path.stem, panel["title"], store, target["expr"]))
+    return found
 
 
-def unanswered(
-    job_id: str, promql: Callable[[str], list[Any]], logql: Callable[[str], list[Any]]
-) -> list[PanelQuery]:
-    """The queries that find nothing."""
-    ask = {"prometheus": promql, "loki": logql}
-    return [query for query in panel_queries(job_id) if not ask[query.store](query.expression)]
+def _panels(panels: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Panels, also those inside rows."""
+    for panel in panels:
+        yield panel
+        yield from _panels(panel.get("panels", []))
