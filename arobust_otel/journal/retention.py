@@ -33,6 +33,20 @@ def limit_for(folder: str | Path, limit_bytes: int, reserve_bytes: int) -> int:
     return max(0, min(limit_bytes, kept_bytes - lacking))
 
 
+def retain_for_readers(
+    folder: str | Path, limit_bytes: int, spare_bytes: int, readers: Iterable[int], snapshot: int
+) -> Retained:
+    """Delete old segments, but wait for readers that are behind while that costs at most `spare_bytes` more.
+
+    Receiving goes before delivering: a destination that is away for ever would fill the disk. The oldest
+    snapshot in use is never passed.
+    """
+    result = retain(folder, limit_bytes, [*readers, snapshot])
+    if result.blocked_bytes <= spare_bytes:
+        return result
+    return retain(folder, limit_bytes + spare_bytes, [snapshot])
+
+
 def retain(folder: str | Path, limit_bytes: int, in_use: Iterable[int]) -> Retained:
     """Delete the oldest segments until the journal is within `limit_bytes`.
 

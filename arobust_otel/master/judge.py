@@ -187,13 +187,10 @@ class JudgeRole:
         settings = self.orders.settings
         self._room_at = time.monotonic() + ROOM_SECONDS
         limit = retention.limit_for(self.layout.journal, settings.retention_bytes, settings.reserve_bytes)
-        in_use = [Cursor(path).load() for path in cursor_paths(self.layout, settings)]
-        oldest = snapshots.offsets(self.layout.snapshots)[:1] or [0]
-        result = retention.retain(self.layout.journal, limit, [*in_use, *oldest])
         spare_bytes = settings.backlog_bytes if limit == settings.retention_bytes else 0
-        if result.blocked_bytes > spare_bytes:
-            # Receiving goes before delivering: a destination that is away for ever would fill the disk.
-            result = retention.retain(self.layout.journal, limit + spare_bytes, oldest)
+        readers = [Cursor(path).load() for path in cursor_paths(self.layout, settings)]
+        oldest = (snapshots.offsets(self.layout.snapshots)[:1] or [0])[0]
+        result = retention.retain_for_readers(self.layout.journal, limit, spare_bytes, readers, oldest)
         if result.deleted_segments and limit < settings.retention_bytes:
             log.warning("judge: %d bytes of old journal deleted: the disk is short", result.deleted_bytes)
         if result.blocked_bytes and not self.blocked_bytes:

@@ -8,7 +8,7 @@ import pytest
 
 from arobust_otel.errors import JournalError
 from arobust_otel.journal import Appender, Cursor, Kind, Reader, snapshots
-from arobust_otel.journal.retention import retain
+from arobust_otel.journal.retention import retain, retain_for_readers
 from arobust_otel.journal.segments import first_offsets
 from arobust_otel.journal.strip import strip
 
@@ -103,6 +103,21 @@ def test_retention_keeps_the_newest_segment_and_takes_an_empty_folder(tmp_path: 
     assert first_offsets(folder) == [last]
     assert result.blocked_bytes == 0
     assert retain(tmp_path / "none", 0, []).kept_bytes == 0
+
+
+def test_readers_that_are_behind_are_waited_for_within_a_bound(tmp_path: Path) -> None:
+    """A destination that is away must not fill the disk, and the oldest snapshot is never passed."""
+    folder = journal(tmp_path / "j")
+    firsts = first_offsets(folder)
+    whole = retain_for_readers(folder, limit_bytes=1000, spare_bytes=10**6, readers=[0, 30], snapshot=29)
+    assert (whole.deleted_segments, whole.blocked_bytes > 0) == (0, True)
+    bounded = retain_for_readers(folder, limit_bytes=1000, spare_bytes=200, readers=[0, 30], snapshot=29)
+    assert bounded.kept_bytes <= 1200
+    assert first_offsets(folder)[0] > firsts[0]
+    snapshot = first_offsets(folder)[1] + 1
+    retain_for_readers(folder, limit_bytes=0, spare_bytes=0, readers=[0], snapshot=snapshot)
+    with Reader(folder, snapshot) as reader:
+        assert reader.read()[0].offset == snapshot
 
 
 def test_stripped_copy_keeps_offsets_and_lacks_outputs(tmp_path: Path) -> None:
