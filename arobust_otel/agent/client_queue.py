@@ -156,6 +156,16 @@ class ClientQueue:
                 soonest = left if soonest is None else min(soonest, left)
         return None, soonest
 
+    def late(self, lanes: Sequence[Lane], seconds: float) -> Lane | None:
+        """The first of these lanes with something that has waited longer."""
+        limit = time.monotonic() - seconds
+        with self._lock:
+            for lane in lanes:
+                head = self._backlog.oldest(lane)
+                if head is not None and head.handed_mono < limit:
+                    return lane
+        return None
+
     def take(self, lane: Lane) -> Parcel | None:
         """The next parcel of a lane; it is on its way now."""
         with self._lock:

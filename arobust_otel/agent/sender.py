@@ -30,8 +30,7 @@ from arobust_otel.errors import RetryableDelivery
 CLOSING_MARGIN_SECONDS, STORING_MARGIN_SECONDS = 0.25, 1.0
 # Above this share of the queue's limits memory is relieved to the disk: a call that hangs may fill the rest.
 RELIEF_SHARE = 0.5
-# While a lane catches up from the disk, what is newer waits so long in memory before it goes there, too: in
-# parcels that are not too small, and a kill takes little of it.
+# While a lane catches up from the disk, what is newer waits so long in memory: a kill takes little of it.
 BEHIND_SECONDS = 1.0
 _AFTER_BUG_SECONDS = 1.0
 _AGAIN_SECONDS = 1.0  # what the disk refused is offered again
@@ -168,14 +167,16 @@ class Sender:
             self.circuit.hurry()
         if not self._disk.is_on:
             return
-        while (lane := self._queue.fullest(RELIEF_SHARE)) is not None and self._store_next(lane):
-            pass
         failing = [lane for lane in Lane if self.circuit.fails(lane)]
-        while (due := self._queue.next_due(failing, eager=False)[0]) is not None and self._store_next(due):
-            pass
         behind = [lane for lane in self._disk.lanes() if lane not in failing]
-        while (late := self._queue.late(behind, BEHIND_SECONDS)) is not None and self._store_next(late):
-            pass
+        picks: tuple[Callable[[], Lane | None], ...] = (
+            lambda: self._queue.fullest(RELIEF_SHARE),
+            lambda: self._queue.next_due(failing, eager=False)[0],
+            lambda: self._queue.late(behind, BEHIND_SECONDS),
+        )
+        for pick in picks:
+            while (lane := pick()) is not None and self._store_next(lane):
+                pass
 
     def _choose(self) -> tuple[Lane | None, float | None]:
         """The lane whose turn it is, or seconds until some lane may have one; None: nothing waits."""

@@ -71,7 +71,8 @@ class Proxy:
             if task is not None:
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-            await self._connect(serve, (reader, writer))
+            with suppress(asyncio.CancelledError):  # the end; asyncio would complain about it
+                await self._connect(serve, (reader, writer))
 
         server = await asyncio.start_server(accept, sock=self._listener)
         await self._stop.wait()

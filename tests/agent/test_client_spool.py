@@ -69,6 +69,24 @@ def test_the_healthy_path_never_touches_the_disk(tmp_path: Path) -> None:
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("spool.db*")} == before
 
 
+def test_what_comes_while_the_disk_is_emptied_slowly_does_not_wait_in_memory(tmp_path: Path) -> None:
+    port = free_port()
+
+    def slowly(_: str, __: bytes) -> Answer:
+        time.sleep(0.3)
+        return Answer()
+
+    with client(f"http://127.0.0.1:{port}", replace(QUICK, batch_items=5), spool_dir=tmp_path) as ours:
+        ours.report(points(0, 200))
+        assert wait_until(lambda: ours.stats()["spool_items"] == 200)
+        with running(port, slowly) as master:
+            assert wait_until(lambda: bool(master.points()))
+            ours.report(points(200, 5))
+            assert wait_until(lambda: ours.stats()["queue_items"] == 0)
+            assert ours.stats()["spool_items"] > 5, "it is behind what has to go first"
+            assert values(master) == list(range(len(values(master))))
+
+
 def test_facts_are_the_first_to_leave_the_disk(tmp_path: Path) -> None:
     port = free_port()
     with client(f"http://127.0.0.1:{port}", replace(QUICK, batch_items=5), spool_dir=tmp_path) as ours:
