@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from arobust_otel.errors import JournalError
 from arobust_otel.journal import Cursor, Kind, Reader, Record
@@ -37,6 +38,8 @@ class Place:
 class Stream(ABC):
     """Reads the journal from a cursor and delivers; `run` is a thread's body."""
 
+    store_seconds: ClassVar[float] = 0.0  # how long the cursor may wait for company after a delivery
+
     def __init__(self, place: Place, sender: Sender) -> None:
         """Nothing is read before `run`."""
         self.sender = sender
@@ -48,6 +51,7 @@ class Stream(ABC):
             with if_there_is_room():
                 place.cursor.store(self._stored)  # from now on, what it has not read is kept for it
         self._stored_at = time.monotonic()
+        self._sent = False
         self._reader = Reader(place.journal, self._stored)
         self.sender.counts.next_offset = self._stored
 
@@ -66,6 +70,7 @@ class Stream(ABC):
         except Stopped:
             return
         finally:
+            self._store()
             self._reader.close()
 
     def idle(self) -> None:
@@ -98,23 +103,43 @@ class Stream(ABC):
         if records:
             counts.waiting_ns = records[0].received_ns
         sent = self.deliver(records) if records else False
-        offset, now = self._reader.offset, time.monotonic()
-        counts.next_offset, counts.waiting_ns = offset, None
-        idle = not records and offset > self._stored
-        if sent or now - self._stored_at >= CURSOR_SECONDS or (idle and self._finish.is_set()):
-            self._stored_at = now
-            with if_there_is_room():  # else it is stored later; a restart meanwhile delivers some twice
-                if offset > self._stored:
-                    self._cursor.store(offset)
-                self._stored = offset
+        counts.waiting_ns = None
+        self._delivered(self._reader.offset, sent=sent)
+
+    def _delivered(self, offset: int, *, sent: bool) -> None:
+        """Everything before `offset` is delivered, or not wanted."""
+        self.sender.counts.next_offset = offset
+        self._sent = self._sent or sent
+        seconds = self.store_seconds if self._sent else CURSOR_SECONDS
+        if time.monotonic() - self._stored_at >= seconds:
+            self._store()
+
+    def _store(self) -> None:
+        offset = self.sender.counts.next_offset
+        self._stored_at, self._sent = time.monotonic(), False
+        with if_there_is_room():  # else it is stored later; a restart meanwhile delivers some twice
+            if offset > self._stored:
+                self._cursor.store(offset)
+            self._stored = offset
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Requests of one signal that are put together; `offset` is that of the first."""
+
+    offset: int
+    bodies: list[bytes]
+    size_bytes: int = 0
 
 
 class BulkStream(Stream):
     """Requests as they came, those of one signal merged; never what a master has forwarded before."""
 
+    store_seconds: ClassVar[float] = 1.0  # what a kill may make arrive twice
+
     def deliver(self, records: list[Record]) -> bool:
         """In the order of the journal within each signal."""
-        waiting: dict[str, list[bytes]] = {}
+        waiting: dict[str, _Waiting] = {}
         sent = False
         for record in records:
             if record.kind != Kind.REQUEST or not self.sender.accepts(record.signal):
@@ -122,12 +147,19 @@ class BulkStream(Stream):
             body = outgoing(record.signal, record.payload)
             if not body:
                 continue
-            bodies = waiting.setdefault(record.signal, [])
-            if bodies and sum(map(len, bodies)) + len(body) > self.sender.pace.bytes:
-                self.sender.send(record.signal, merge(record.signal, bodies))
-                bodies.clear()
-            bodies.append(body)
             sent = True
-        for signal, bodies in waiting.items():
-            self.sender.send(signal, merge(signal, bodies))
+            held = waiting.get(record.signal)
+            if held is not None and held.size_bytes + len(body) > self.sender.pace.bytes:
+                self._flush(waiting, record.signal, record.offset)
+            held = waiting.setdefault(record.signal, _Waiting(record.offset, []))
+            held.bodies.append(body)
+            held.size_bytes += len(body)
+        for signal in list(waiting):
+            self._flush(waiting, signal, self._reader.offset)
         return sent
+
+    def _flush(self, waiting: dict[str, _Waiting], signal: str, end_offset: int) -> None:
+        """Send what waits of a signal; the cursor may move up to what waits of the others."""
+        self.sender.send(signal, merge(signal, waiting[signal].bodies))
+        del waiting[signal]
+        self._delivered(min((held.offset for held in waiting.values()), default=end_offset), sent=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from arobust_otel.forwarders.otlp_http import OtlpHttp
@@ -52,6 +53,32 @@ def test_what_was_not_delivered_is_sent_after_a_restart(world: World) -> None:
     assert points_of(world.sink.bodies("metrics")) == [("a", 0)]
 
 
+def test_a_stop_in_the_midst_of_a_backlog_repeats_nothing_that_was_taken(world: World) -> None:
+    """Prometheus without a window for late points refuses what it has already."""
+    world.append(*(request(f"m{number}", points=800) for number in range(60)))
+    world.append(lines(), signal="logs")
+    world.sink.judge = lambda signal, body: TAKEN if len(world.sink.taken) < 3 else (503, {}, b"")
+    with world.delivering() as stream:
+        until("a refusal", lambda: stream.sender.counts.retries)
+    taken = len(points_of(world.sink.bodies("metrics"))) // 800
+    assert 0 < taken < 60
+    assert Cursor(world.folder / "cursor").load() == taken
+    world.sink.judge = lambda signal, body: TAKEN
+    world.deliver()
+    names = [name for name, number in points_of(world.sink.bodies("metrics")) if number == 0]
+    assert names == [f"m{number}" for number in range(60)]
+    assert len(world.sink.bodies("logs")) == 1
+
+
+def test_the_cursor_does_not_pass_what_waits_of_another_signal(world: World) -> None:
+    world.append(lines(), signal="logs")
+    world.append(*(request(f"m{number}", points=800) for number in range(20)))
+    world.sink.judge = lambda signal, body: TAKEN if signal == "metrics" else (503, {}, b"")
+    with world.delivering() as stream:
+        until("the logs are refused", lambda: stream.sender.counts.retries)
+    assert Cursor(world.folder / "cursor").load() == 0
+
+
 def test_a_destination_that_comes_back_gets_everything_in_order(world: World) -> None:
     answers = iter([503, 429, 502])
     world.sink.judge = lambda signal, body: (next(answers, 200), {}, b"")
@@ -60,6 +87,12 @@ def test_a_destination_that_comes_back_gets_everything_in_order(world: World) ->
     assert [name for name, _ in points_of(world.sink.bodies("metrics"))] == [f"m{n}" for n in range(50)]
     assert stream.sender.counts.state == "ok"
     assert stream.sender.counts.retries == 3
+
+
+def lines() -> bytes:
+    body = ExportLogsServiceRequest()
+    body.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=1).body.string_value = "line"
+    return body.SerializeToString()
 
 
 def refuse(name: str, value: int, status: int) -> Any:
