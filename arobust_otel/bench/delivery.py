@@ -152,7 +152,7 @@ FAULTS: dict[str, Callable[[World, Hold, float], None]] = {
     "master slow": _network(Mode.SLOW),
     "master refuses": _network(Mode.REFUSE),
     "answers lost": _network(Mode.LOSE),
-    "answers lost, master killed": _answers_lost_then_killed,
+    "answers lost and master killed": _answers_lost_then_killed,
     "disk full": _disk_full,
     "reporter killed": _reporter_killed,
     "reporter killed in an outage": _reporter_killed_in_outage,

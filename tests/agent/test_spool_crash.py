@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 from arobust_otel.agent.parcel import Lane, Parcel
 from arobust_otel.agent.spool import Spool, SpoolLimits
 from arobust_otel.agent.spool_folder import spool_folder
+from tests import disk
 from tests.agent.spooling import PUT_FOR_EVER, drain, kill, number_of, parcel, start
 
 
@@ -50,6 +49,7 @@ import os, sys
 from pathlib import Path
 from arobust_otel.agent.parcel import Lane
 from arobust_otel.agent.spool import Spool
+from tests import disk
 from tests.agent.spooling import parcel
 spool = Spool.open(Path(sys.argv[1]))
 spool.ledger.note_accepted(100)
@@ -186,6 +186,7 @@ import os, sys
 from pathlib import Path
 from arobust_otel.agent.parcel import Lane
 from arobust_otel.agent.spool import Spool
+from tests import disk
 from tests.agent.spooling import drain, parcel
 spool = Spool.open(Path(sys.argv[1]))
 spool.put(parcel(Lane.POINTS, 0))
@@ -211,6 +212,7 @@ import os, sys, time
 from pathlib import Path
 from arobust_otel.agent.parcel import Lane
 from arobust_otel.agent.spool import Spool
+from tests import disk
 from tests.agent.spooling import parcel
 spool = Spool.open(Path(sys.argv[1]))
 spool.put(parcel(Lane.POINTS, 7))
@@ -284,14 +286,8 @@ def test_full_disk_with_nothing_less_urgent_refuses_and_recovers(folder: Path) -
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    place = tmp_path / "tiny"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with disk.tiny_disk(tmp_path / "tiny", 1024) as place:
+        yield place
 
 
 def test_disk_that_is_really_full_harms_nobody(tiny_disk: Path) -> None:
@@ -311,16 +307,12 @@ def test_disk_that_others_filled_is_a_state_and_what_waits_is_delivered_once(tin
     spool = Spool.open(spool_folder(tiny_disk, "host", "job"))
     for number in range(5):
         assert spool.put(fat(Lane.FACTS, number))
-    filler = tiny_disk / "filler"
-    with filler.open("wb", buffering=0) as handle, contextlib.suppress(OSError):
-        while handle.write(b"x" * 4096):
-            pass
-    assert os.statvfs(tiny_disk).f_bavail == 0
+    disk.fill(tiny_disk)
     taken = drain(spool, Lane.FACTS)
     assert taken == [0, 1, 2, 3, 4]
     assert spool.stats().items == 0
     spool.put(fat(Lane.FACTS, 5))
-    filler.unlink()
+    disk.make_room(tiny_disk)
     assert spool.put(fat(Lane.FACTS, 6))
     assert drain(spool, Lane.FACTS)[-1] == 6
     spool.close()
