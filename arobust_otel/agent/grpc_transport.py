@@ -37,6 +37,7 @@ _METHODS = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
 }
 # A master that comes back is found within seconds: gRPC alone waits up to two minutes between connections.
+# gRPC shares a connection between channels of equal options, so one that is not to be shared has a number.
 _CHANNEL_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2_000))
 
 
@@ -108,6 +109,7 @@ class GrpcTransport:
         self._secure = secure
         self._call_seconds = call_seconds
         self._calls = {signal: _Call(signal) for signal in _EXPORTERS}
+        self._opened = 0
         self._exporters: dict[str, Any] | None = self._open()
         self._inherited: list[Any] = []
 
@@ -134,6 +136,8 @@ class GrpcTransport:
         return judge(signal, call.seen)
 
     def _open(self) -> dict[str, Any]:
+        """New exporters on a new connection; the three share it."""
+        self._opened += 1
         return {signal: self._exporter(signal) for signal in _EXPORTERS}
 
     def _exporter(self, signal: str) -> Any:
@@ -145,7 +149,7 @@ class GrpcTransport:
                 headers=headers(signal),
                 timeout=self._call_seconds,
                 compression=compression(signal),
-                channel_options=_CHANNEL_OPTIONS,
+                channel_options=(*_CHANNEL_OPTIONS, ("arobust.opened", self._opened)),
             )
         except ValueError as error:  # it reads the signal's timeout, too, which is not used here
             name = f"OTEL_EXPORTER_OTLP_{signal.upper()}_TIMEOUT"
