@@ -22,7 +22,7 @@ from arobust_otel.demo.torch_env import ensure
 from arobust_otel.demo.watch import Watch
 from tests.forwarders.sink import Sink, sinking
 from tests.stack import guides
-from tests.stack.running import CONFIG, asked, configuration, free_ports, running, until_answer
+from tests.stack.running import AT_ONCE, CONFIG, asked, configuration, free_ports, running, until_answer
 
 RANKS, CULPRIT = 4, 2
 RUN_SECONDS = 300.0
@@ -119,7 +119,7 @@ def stores(at: Addresses, folder: Path, webhook: Sink) -> Iterator[None]:
             "JAEGER_UI": _host(at.jaeger), "JAEGER_HTTP": _host(at.traces),
             "JAEGER_QUERY_GRPC": first, "JAEGER_GRPC": second,
         }),
-        "loki": ([], f"{at.loki}/ready", {
+        "loki": ([AT_ONCE], f"{at.loki}/ready", {
             "LOKI_PORT": _port(at.loki), "LOKI_GRPC_PORT": _port(third), "LOKI_DATA": str(folder / "loki"),
         }),
     }  # fmt: skip

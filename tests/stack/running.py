@@ -20,6 +20,9 @@ from tools.stack.programs import BY_NAME, find
 CONFIG = Path(__file__).parents[2] / "collector_config"
 READY_SECONDS = 120.0
 END_SECONDS = 60.0
+AT_ONCE = (
+    "-ingester.min-ready-duration=0s"  # Loki alone waits 15 s for a cluster before it calls itself ready
+)
 
 
 def program(name: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from arobust_otel.forwarders.otlp_http import OtlpHttp
 from arobust_otel.otlp.incidents import incident_requests
 from tests.stack.incident import INCIDENT, STACK, STACKS
-from tests.stack.running import CONFIG, asked, check, free_ports, program, running, until_answer
+from tests.stack.running import AT_ONCE, CONFIG, asked, check, free_ports, program, running, until_answer
 
 ARGUMENTS = [f"-config.file={CONFIG / 'loki.yaml'}", "-config.expand-env=true"]
 
@@ -35,7 +35,7 @@ def test_loki_accepts_it(tmp_path: Path) -> None:
 def test_an_incident_and_its_stacks_are_found_in_one_stream(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    with running("loki", ARGUMENTS, tmp_path, f"{url}/ready", environment(port, tmp_path)):
+    with running("loki", [*ARGUMENTS, AT_ONCE], tmp_path, f"{url}/ready", environment(port, tmp_path)):
         forwarder = OtlpHttp(endpoint=f"{url}/otlp", signals=("logs",))
         for signal, body in incident_requests({"incident": INCIDENT, "stacks": STACKS}):
             if forwarder.accepts(signal):

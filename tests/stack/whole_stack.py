@@ -62,10 +62,13 @@ def test_loki_has_the_verdict(story: Story) -> None:
 def test_jaeger_has_the_incident_with_a_stack_of_each_rank_whose_text_is_in_loki(story: Story) -> None:
     trace = trace_id(story.incident["id"]).hex()
     spans = until_answer("the incident's trace", lambda: story.spans(trace), STORE_SECONDS)
-    events = [
-        {field["key"]: field["value"] for field in log["fields"]} for span in spans for log in span["logs"]
-    ]
-    stacks = {event[signals.RANK]: event[signals.STACK_DIGEST] for event in events}
+    stacks = {}
+    for span in spans:  # sent again with every change of the incident
+        events = [{field["key"]: field["value"] for field in log["fields"]} for log in span["logs"]]
+        ranks = [event[signals.RANK] for event in events]
+        assert len(ranks) == len(set(ranks))
+        stacks |= {event[signals.RANK]: event[signals.STACK_DIGEST] for event in events}
+    story.progress.say(f"trace {trace}: {len(spans)} spans, stacks of ranks {sorted(stacks)}")
     assert CULPRIT in stacks
     master = f'{{service_name="arobust-master", arobust_job_id="{story.job}"}}'
     for rank, key in stacks.items():
