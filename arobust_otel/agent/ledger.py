@@ -47,60 +47,49 @@ class Account:
 
 
 class Ledger:
-    """Counts for one process at a time; the spool's lock sees to that. Safe for several threads.
+    """Counts for one process. Safe for several threads.
+
+    Begins in memory, and ends with the process unless it is moved to a file, which the spool does once it has
+    a folder that nobody else uses.
+
+    Args:
+        epoch: names this process's counts.
 
     Attributes:
         lost_before: items that earlier processes took with them when they were killed; the spool's
             `take_dropped` hands them over as ``killed``, so nobody else has to count them.
     """
 
-    def __init__(self, memory: mmap.mmap) -> None:
-        """Use `open` or `in_memory`."""
-        self._memory = memory
-        self._words = memoryview(memory).cast("Q")
+    def __init__(self, epoch: int) -> None:
+        self._memory = mmap.mmap(-1, SIZE_BYTES)
+        self._words = memoryview(self._memory).cast("Q")
+        self._words[_MAGIC_AT], self._words[_EPOCH], self._words[_IS_OPEN] = _MAGIC, epoch, 1
         self._lock = threading.Lock()
         self.lost_before = 0
 
-    @classmethod
-    def in_memory(cls) -> Ledger:
-        """A ledger that ends with the process, for where no file can be had."""
-        return cls(mmap.mmap(-1, SIZE_BYTES))
+    def move_to(self, path: Path) -> Account:
+        """Go on counting in a file; where there is no room or no right, in memory as before.
 
-    @classmethod
-    def open(cls, path: Path) -> Ledger:
-        """Map the file, made where it does not exist. What it says stays until `begin`.
-
-        Raises:
-            OSError: it cannot be made, or there is no room: a hole in the file would kill the process later.
+        Returns:
+            what an earlier process left there; an empty account where the file is none of ours.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, SIZE_BYTES)
-            return cls(mmap.mmap(descriptor, SIZE_BYTES))
-        finally:
-            os.close(descriptor)
-
-    @classmethod
-    def open_or_in_memory(cls, path: Path) -> Ledger:
-        """As `open`; where there is no room or no right, what memory holds is counted in memory only."""
-        try:
-            return cls.open(path)
+            memory = _mapped(path)
         except OSError:
-            return cls.in_memory()
+            return Account()
+        words = memoryview(memory).cast("Q")
+        previous = _account(words.tolist())
+        with self._lock:
+            words[: _HELD + 1] = self._words[: _HELD + 1]
+            words[_HELD] = previous.held
+            self._words.release()
+            self._memory.close()
+            self._memory, self._words = memory, words
+        return previous
 
     def account(self) -> Account:
-        """What the file says now; an empty account where it is none of ours."""
+        """What it says now."""
         return _account(self._words.tolist())
-
-    def begin(self, epoch: int) -> None:
-        """Count anew, for this process."""
-        with self._lock:
-            for place in (_IS_OPEN, _ACCEPTED, _SETTLED, _SPOOLED):
-                self._words[place] = 0
-            self._words[_EPOCH] = epoch
-            self._words[_MAGIC_AT] = _MAGIC
-            self._words[_IS_OPEN] = 1
 
     def note_accepted(self, count: int) -> None:
         """Items were handed over whose source cannot repeat them; counted per lane, as they travel."""
@@ -130,6 +119,20 @@ class Ledger:
         """In a forked child: the file is the parent's; what the child counts goes nowhere."""
         self._words = memoryview(bytearray(SIZE_BYTES)).cast("Q")
         self._lock = threading.Lock()
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """The file in memory, made where it does not exist.
+
+    Raises:
+        OSError: it cannot be made, or there is no room: a hole in the file would kill the process later.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, SIZE_BYTES)
+        return mmap.mmap(descriptor, SIZE_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def read_account(path: Path) -> Account:

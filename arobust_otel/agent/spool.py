@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from arobust_otel.agent.item_codec import encode_chunks
-from arobust_otel.agent.ledger import Ledger
+from arobust_otel.agent.ledger import Account, Ledger
 from arobust_otel.agent.parcel import Lane, Parcel
 from arobust_otel.agent.spool_folder import (
     DATABASE,
@@ -52,12 +52,14 @@ class Spool:
         """Opens nothing; use `open`."""
         self.folder = folder.absolute()
         self.limits = limits
-        self.ledger = Ledger.in_memory()
+        self._epoch = int.from_bytes(os.urandom(7), "little") | 1
+        self.ledger = Ledger(self._epoch)
+        self._left = Account()  # what an earlier process left in the ledger, until the store says more of it
+        self._is_open = True
         self._slot: Slot | None = None
         self._shelf: Shelf | None = None
         self._lock = threading.Lock()
         self._dropped: dict[str, int] = {}
-        self._epoch = 0
         self._stats = SpoolStats()
         self._retry_at = 0.0
 
@@ -143,7 +145,7 @@ class Spool:
                 self._slot.dispose()
             elif self._slot is not None:
                 self._slot.release()
-            self._slot = None
+            self._slot, self._is_open = None, False
         _open_spools.discard(self)
 
     # --- states -------------------------------------------------------------------------------------------
@@ -151,8 +153,8 @@ class Spool:
     def _safely(self, change: Callable[[Shelf], T], otherwise: T) -> T:
         """Run a change; a failure of the disk becomes the state."""
         with self._lock:
-            if self._shelf is None and self._slot is not None and time.monotonic() >= self._retry_at:
-                self._open_store(self._slot)
+            if self._shelf is None and self._is_open and time.monotonic() >= self._retry_at:
+                self._take_slot()
             if self._shelf is None:
                 return otherwise
             try:
@@ -161,7 +163,7 @@ class Spool:
                 self._fail(error)
                 return otherwise
             if self._shelf.is_stuck and self._slot is not None:
-                self._renew(self._slot, self._shelf.spooled, self._slot.remove_database)
+                self._renew(self._slot, self._slot.remove_database)
             self._note(result)
             return result
 
@@ -181,8 +183,7 @@ class Spool:
         if is_full(error):
             self._stats = replace(self._stats, state=FULL)
         elif is_damage(error) and self._slot is not None and self._shelf is not None:
-            held, spooled = self._stats.items, self._shelf.spooled
-            self._replace_damaged(self._slot, held, spooled)
+            self._replace_damaged(self._slot)
         else:
             self._give_up(error)
 
@@ -198,51 +199,46 @@ class Spool:
 
     def _take_slot(self) -> None:
         try:
-            self._slot = Slot.take_free(self.folder)
+            if self._slot is None:
+                self._slot = Slot.take_free(self.folder)
+                self._left = self.ledger.move_to(self._slot.folder / LEDGER)
+            self._open_store(self._slot)
         except _DISK_ERRORS as error:
             self._give_up(error)
-            return
-        self.ledger = Ledger.open_or_in_memory(self._slot.folder / LEDGER)
-        self._open_store(self._slot)
 
     def _open_store(self, slot: Slot) -> None:
+        for name in DATABASE_FILES:
+            check_file(slot.folder / name)
         try:
-            for name in DATABASE_FILES:
-                check_file(slot.folder / name)
-            self._begin(Store(slot.folder / DATABASE), self.ledger.account().spooled)
-        except _DISK_ERRORS as error:
-            account = self.ledger.account()
+            self._begin(Store(slot.folder / DATABASE))
+        except sqlite3.Error as error:
             if not is_damage(error):
-                self._give_up(error)
-                return
-            self._replace_damaged(slot, account.held, account.spooled)
+                raise
+            self._replace_damaged(slot)
 
-    def _begin(self, store: Store, spooled: int) -> None:
-        """Use an open file; the first time this begins a new epoch of the ledger."""
-        if not self._epoch:
-            account = self.ledger.account()
-            self._add_lost(account.lost(store.spooled(account.epoch)))
-            self._epoch, spooled = int.from_bytes(os.urandom(7), "little") | 1, 0
-            store.begin(self._epoch)
-            self.ledger.begin(self._epoch)
-        elif store.spooled(self._epoch) is None:
+    def _begin(self, store: Store) -> None:
+        """Use an open file."""
+        self._add_lost(self._left.lost(store.spooled(self._left.epoch)))
+        self._left = Account()
+        spooled = self.ledger.account().spooled
+        if store.spooled(self._epoch) is None:
             store.begin(self._epoch, spooled)
         self._shelf = Shelf(store, self.limits, self._dropped, spooled)
         self._note()
 
-    def _replace_damaged(self, slot: Slot, held: int, spooled: int) -> None:
+    def _replace_damaged(self, slot: Slot) -> None:
         """Set a damaged file aside, count what it held, and begin with an empty one."""
-        self._add_lost(0, held)
-        self._renew(slot, spooled, lambda: set_aside(slot.folder, slot.folder, time.time_ns()))
+        self._add_lost(0, self.ledger.account().held)
+        self._renew(slot, lambda: set_aside(slot.folder, slot.folder, time.time_ns()))
 
-    def _renew(self, slot: Slot, spooled: int, clear: Callable[[], None]) -> None:
+    def _renew(self, slot: Slot, clear: Callable[[], None]) -> None:
         """Begin with a new file, once the old one is out of the way."""
         if self._shelf is not None:
             self._shelf.store.close()
         self._shelf = None
         try:
             clear()
-            self._begin(Store(slot.folder / DATABASE), spooled)
+            self._begin(Store(slot.folder / DATABASE))
         except _DISK_ERRORS as error:
             self._give_up(error)
 
@@ -286,6 +282,7 @@ class Spool:
         if self._slot is not None:
             self._slot.release()
         self._shelf = self._slot = None
+        self._is_open = False
         self._lock = threading.Lock()
         self._dropped = {}
         self._stats = SpoolStats(state="failed: the spool is its parent's")

@@ -17,8 +17,8 @@ COUNT_FOR_EVER = """
 import sys
 from pathlib import Path
 from arobust_otel.agent.ledger import Ledger
-ledger = Ledger.open(Path(sys.argv[1]))
-ledger.begin(7)
+ledger = Ledger(7)
+ledger.move_to(Path(sys.argv[1]))
 for number in range(1, 10**9):
     ledger.note_accepted(3)
     if number % 2 == 0:
@@ -46,8 +46,8 @@ def test_counts_of_a_killed_process_are_found(tmp_path: Path) -> None:
 
 
 def test_clean_end_lost_nothing(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger")
-    ledger.begin(1)
+    ledger = Ledger(1)
+    ledger.move_to(tmp_path / "ledger")
     ledger.note_accepted(10)
     assert ledger.account().lost() == 10
     ledger.close()
@@ -62,14 +62,17 @@ def test_what_went_to_the_spool_is_not_lost(tmp_path: Path) -> None:
     assert account.lost(spooled=90) == 0
 
 
-def test_new_epoch_starts_at_nothing_and_keeps_no_old_count(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger")
-    ledger.begin(1)
-    ledger.note_accepted(4)
-    ledger.note_spool(2, 1)
-    ledger.begin(2)
-    assert ledger.account() == Account(2, True, 0, 0, 0, 1)
-    ledger.close()
+def test_next_process_finds_what_was_left_and_counts_anew(tmp_path: Path) -> None:
+    first = Ledger(1)
+    assert first.move_to(tmp_path / "ledger") == Account()
+    first.note_accepted(4)
+    first.note_spool(2, 1)
+    second = Ledger(2)
+    second.note_accepted(9)  # before there was a file
+    assert second.move_to(tmp_path / "ledger") == Account(1, True, 4, 0, 2, 1)
+    second.note_settled(3)
+    assert read_account(tmp_path / "ledger") == second.account() == Account(2, True, 9, 3, 0, 1)
+    second.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 10, b"\0" * 8000, b"y" * 4096])
@@ -77,25 +80,28 @@ def test_foreign_content_is_an_empty_account(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "ledger"
     path.write_bytes(content)
     assert read_account(path) == Account()
-    ledger = Ledger.open(path)
-    assert ledger.account() == Account()
-    ledger.begin(3)
+    ledger = Ledger(3)
+    assert ledger.move_to(path) == Account()
+    assert read_account(path) == Account(3, True)
     ledger.close()
     assert path.stat().st_size >= 4096
 
 
-def test_link_is_refused(tmp_path: Path) -> None:
+def test_link_is_refused_and_counting_goes_on_in_memory(tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"precious")
     (tmp_path / "ledger").symlink_to(tmp_path / "target")
-    with pytest.raises(OSError, match="symbolic links"):
-        Ledger.open(tmp_path / "ledger")
+    ledger = Ledger(1)
+    assert ledger.move_to(tmp_path / "ledger") == Account()
+    ledger.note_accepted(2)
+    assert ledger.account().accepted == 2
     assert read_account(tmp_path / "ledger") == Account()
+    ledger.close()
     assert (tmp_path / "target").read_bytes() == b"precious"
 
 
 def test_threads_lose_no_count(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger")
-    ledger.begin(1)
+    ledger = Ledger(1)
+    ledger.move_to(tmp_path / "ledger")
     threads = [
         threading.Thread(target=lambda: [ledger.note_accepted(1) for _ in range(20_000)]) for _ in range(4)
     ]
@@ -108,8 +114,8 @@ def test_threads_lose_no_count(tmp_path: Path) -> None:
 
 
 def test_forked_child_counts_nothing_in_its_parents_file(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger")
-    ledger.begin(1)
+    ledger = Ledger(1)
+    ledger.move_to(tmp_path / "ledger")
     pid = os.fork()
     if pid == 0:
         ledger.leave()
@@ -122,8 +128,8 @@ def test_forked_child_counts_nothing_in_its_parents_file(tmp_path: Path) -> None
 
 
 def test_a_call_costs_less_than_two_microseconds_on_a_quiet_machine(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger")
-    ledger.begin(1)
+    ledger = Ledger(1)
+    ledger.move_to(tmp_path / "ledger")
     fastest = 1.0
     for _ in range(20):
         started = time.perf_counter()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,15 @@ from arobust_otel.agent.spool import Spool, SpoolLimits
 from arobust_otel.agent.spool_folder import spool_folder
 from tests import disk
 from tests.agent.spooling import PUT_FOR_EVER, drain, kill, number_of, parcel, start
+
+ACCEPT_AND_DIE = """
+import os, sys
+from pathlib import Path
+from arobust_otel.agent.spool import Spool
+spool = Spool.open(Path(sys.argv[1]))
+spool.ledger.note_accepted(40)
+os.kill(os.getpid(), 9)
+"""
 
 
 @pytest.fixture
@@ -324,6 +335,27 @@ def test_no_room_even_for_the_files(tiny_disk: Path) -> None:
     assert spool.state.startswith("failed: ")
     spool.ledger.note_accepted(3)
     assert not spool.put(parcel(Lane.POINTS, 1))
+    spool.close()
+
+
+def test_spool_that_had_no_room_at_the_start_works_once_there_is_some(
+    tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arobust_otel.agent.spool._AGAIN_SECONDS", 0.0)
+    folder = spool_folder(tiny_disk, "host", "job")
+    killed = subprocess.run([sys.executable, "-c", ACCEPT_AND_DIE, str(folder)], check=False)
+    assert killed.returncode == -9
+    disk.fill(tiny_disk)
+    spool = Spool.open(folder)
+    spool.ledger.note_accepted(5)
+    assert not spool.put(fat(Lane.POINTS, 1))
+    disk.make_room(tiny_disk)
+    spool.ledger.note_accepted(7)
+    assert spool.put(parcel(Lane.POINTS, 1, 3))
+    assert spool.state == "ok"
+    assert spool.take_dropped() == {"killed": 40}, "what this process has is not lost"
+    assert spool.ledger.account().accepted == 12
+    assert spool.ledger.account().spooled == 3
     spool.close()
 
 
