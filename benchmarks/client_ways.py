@@ -30,8 +30,7 @@ LINES, POINTS = "lines", "points"
 POINTS_IN_A_REPORT = 20
 PACED_PER_SECOND = 200
 PACED = {"master_client": 1000, "batch": 1000, "one_call": 300}
-BURST = {"master_client": 2000, "batch": 2000, "one_call": 200}
-BURST_LINES = 5000
+BURST, BURST_LINES = {"master_client": 2000, "batch": 2000, "one_call": 200}, 5000
 # What an agent hands over for 8 ranks, rounded up (measured: 42 points/s and 19 lines/s), every half second.
 AWAY_SECONDS, STEPS_PER_SECOND = 600, 2
 LINES_IN_A_STEP, REPORTS_OF_POINTS = 10, 3  # the latter every second step

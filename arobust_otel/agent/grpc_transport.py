@@ -149,7 +149,7 @@ class GrpcTransport:
                 headers=headers(signal),
                 timeout=self._call_seconds,
                 compression=compression(signal),
-                channel_options=(*_CHANNEL_OPTIONS, ("arobust.opened", self._opened)),
+                channel_options=(*_CHANNEL_OPTIONS, ("connection_number", self._opened)),
             )
         except ValueError as error:  # it reads the signal's timeout, too, which is not used here
             name = f"OTEL_EXPORTER_OTLP_{signal.upper()}_TIMEOUT"
