@@ -8,6 +8,7 @@ import gc
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,4 +112,15 @@ def receiving(folder: Path, token: str = "", tls: Tls | None = None, **limits: A
         receiver.loop.call_soon_threadsafe(receiver.end.set)
         receiver.thread.join(15)
         assert not receiver.thread.is_alive()
-        gc.collect()  # gRPC ends its thread with the last reference to a server, and refusals leave cycles
+        _let_grpc_end()
+
+
+def _let_grpc_end(seconds: float = 2.0) -> None:
+    """gRPC ends its thread with the last reference to a server, and refusals leave cycles."""
+    deadline = time.monotonic() + seconds
+    gc.collect()
+    while any("_poll_wrapper" in thread.name for thread in threading.enumerate()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
+        gc.collect()
