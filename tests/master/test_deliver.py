@@ -82,8 +82,8 @@ def test_a_fault_reaches_every_destination_beside_one_that_is_away(tmp_path: Pat
                 "judge",
                 "deliver",
             }
-            assert samples(page, signals.RECEIVER_REQUESTS)
-            assert samples(page, signals.JUDGE_BEHIND)
+            until("the receiver's words", lambda: samples(page, signals.RECEIVER_REQUESTS))
+            until("the judge's words", lambda: samples(page, signals.JUDGE_BEHIND))
             assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 404
 
 
