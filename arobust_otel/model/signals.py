@@ -167,7 +167,7 @@ RECEIVER_REJECTED = _define(
     "arobust.receiver.rejected",
     COUNTER,
     "{item}",
-    "items cut out of accepted requests because they are bad for ever, by arobust.protocol and arobust.signal",
+    "items cut out of accepted requests as bad for ever, by arobust.protocol and arobust.signal",
 )
 RECEIVER_INVALID_IDS = _define(
     "arobust.receiver.invalid_batch_ids",
