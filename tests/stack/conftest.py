@@ -23,7 +23,7 @@ NEEDS = {
     "test_jaeger.py": ("jaeger",),
     "test_loki.py": ("loki",),
     "test_prometheus.py": ("promtool", "prometheus"),
-    "test_prometheus_2.py": ("prometheus2",),
+    "test_prometheus_2.py": ("prometheus2", "otelcol"),
     "test_series.py": ("prometheus",),
 }
 LEFT_OUT = {

@@ -100,6 +100,24 @@ def running(
             process.wait(END_SECONDS)
 
 
+@contextlib.contextmanager
+def collecting(file: str, folder: Path, master: str, **environ: str) -> Iterator[str]:
+    """The Collector under one of our files; yields the URL of its OTLP/HTTP receiver."""
+    health, http, grpc, metrics = free_ports(4)
+    values = {
+        "AROBUST_MASTER": master,
+        "OTELCOL_HEALTH": f"127.0.0.1:{health}",
+        "OTELCOL_HTTP": f"127.0.0.1:{http}",
+        "OTELCOL_GRPC": f"127.0.0.1:{grpc}",
+        "OTELCOL_METRICS_PORT": str(metrics),
+        "OTELCOL_QUEUE": str(folder / "queue"),
+        **environ,
+    }
+    arguments = ["--config", str(CONFIG / file)]
+    with running("otelcol", arguments, folder, f"http://127.0.0.1:{health}", values):
+        yield f"http://127.0.0.1:{http}"
+
+
 def _answers(process: subprocess.Popen[bytes], log: Path, url: str) -> bool:
     if process.poll() is not None:
         raise AssertionError(f"ended with {process.returncode}:\n{log.read_text(errors='replace')[-4000:]}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from tests.forwarders.sink import Sink, sinking
-from tests.stack.running import CONFIG, check, free_ports, program, running, until_answer
+from tests.stack.running import CONFIG, check, collecting, program, until_answer
 
-FILES = ("otelcol-agent.yaml", "otelcol-gateway.yaml")
+FILES = ("otelcol-agent.yaml", "otelcol-gateway.yaml", "otelcol-prometheus-2.yaml")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -25,24 +23,6 @@ def test_the_collector_accepts_it(file: str, tmp_path: Path) -> None:
         [program("otelcol"), "validate", "--config", str(CONFIG / file)],
         {"OTELCOL_QUEUE": str(tmp_path / "queue")},
     )
-
-
-@contextlib.contextmanager
-def collecting(file: str, folder: Path, master: str, **environ: str) -> Iterator[str]:
-    """The Collector under one of our files; yields the URL of its OTLP/HTTP receiver."""
-    health, http, grpc, metrics = free_ports(4)
-    values = {
-        "AROBUST_MASTER": master,
-        "OTELCOL_HEALTH": f"127.0.0.1:{health}",
-        "OTELCOL_HTTP": f"127.0.0.1:{http}",
-        "OTELCOL_GRPC": f"127.0.0.1:{grpc}",
-        "OTELCOL_METRICS_PORT": str(metrics),
-        "OTELCOL_QUEUE": str(folder / "queue"),
-        **environ,
-    }
-    arguments = ["--config", str(CONFIG / file)]
-    with running("otelcol", arguments, folder, f"http://127.0.0.1:{health}", values):
-        yield f"http://127.0.0.1:{http}"
 
 
 def lines_of(sink: Sink) -> list[str]:

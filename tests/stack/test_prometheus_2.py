@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from arobust_otel.config import ForwarderSettings
+from arobust_otel.forwarders.otlp_http import OtlpHttp
+from arobust_otel.model import signals
+from arobust_otel.model.prometheus_names import metric_name
 from tests.master.running import Master, settings_for
-from tests.stack.running import asked, configuration, free_ports, running, until_answer
+from tests.stack.running import CONFIG, asked, collecting, configuration, free_ports, running, until_answer
+from tests.stack.test_series import OF_A_RANK, attempt
 
 
 @pytest.mark.slow
@@ -36,6 +41,37 @@ def test_it_sees_the_master_and_no_alert_says_that_it_is_blind(tmp_path: Path) -
     assert roles == {"receive": 1.0, "judge": 1.0, "deliver": 1.0}
     assert {group["name"] for group in rules} == {"arobust-incidents", "arobust-master", "arobust-jobs"}
     assert all(rule["health"] == "ok" for group in rules for rule in group["rules"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_ranks_reach_it_through_a_collector_with_the_same_names_and_labels(tmp_path: Path) -> None:
+    (own,) = free_ports(1)
+    url = f"http://127.0.0.1:{own}"
+    arguments = [f"--config.file={CONFIG / 'prometheus-2.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
+    arguments += [f"--web.listen-address=127.0.0.1:{own}", "--web.enable-remote-write-receiver"]
+    with (
+        running("prometheus2", arguments, tmp_path, f"{url}/-/ready"),
+        collecting("otelcol-prometheus-2.yaml", tmp_path, "", PROMETHEUS=url) as collector,
+    ):
+        forwarder = OtlpHttp(endpoint=collector, signals=("metrics",))
+        forwarder.send("metrics", attempt(0, time.time_ns()))
+        forwarder.close()
+        query = f'{metric_name(signals.STEP)}{{arobust_rank="3"}}'
+        answer = until_answer("a step", lambda: asked(f"{url}/api/v1/query", query=query)["data"]["result"])
+        names = asked(f"{url}/api/v1/label/__name__/values")["data"]
+    (row,) = answer
+    assert row["metric"] == {
+        "__name__": "arobust_training_step",
+        "arobust_job_id": "gpt",
+        "arobust_local_rank": "3",
+        "arobust_rank": "3",
+        "arobust_role": "trainer",
+        "host_name": "node-a",
+        "instance": "node-a/gpt",
+        "job": "arobust-agent",
+    }
+    assert {metric_name(name) for name in OF_A_RANK} <= set(names)
 
 
 def values(url: str, metric: str) -> dict[str, float]:
