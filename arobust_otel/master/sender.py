@@ -14,6 +14,7 @@ from arobust_otel import guard
 from arobust_otel.errors import (
     DecodeError,
     DeliveryError,
+    OverloadedDelivery,
     PermanentDelivery,
     RetryableDelivery,
     UncertainDelivery,
@@ -75,8 +76,9 @@ class Sender:
             if error is None:
                 continue
             self.pace.shrink()
-            cut = piece.cut() if cuts < MAX_CUTS else None
-            cuts += 1
+            overloaded = isinstance(error, OverloadedDelivery)  # nothing is wrong with the bytes then
+            cut = piece.cut() if overloaded or cuts < MAX_CUTS else None
+            cuts += not overloaded
             if cut is None:
                 self._drop(piece, error)
             elif isinstance(error, UncertainDelivery):
@@ -104,6 +106,7 @@ class Sender:
             self.counts.sent_requests += 1
             return True
         self.dropped(REFUSED if isinstance(error, PermanentDelivery) else FAILED, 1, str(error))
+        self.counts.state = str(error)
         return False
 
     def dropped(self, reason: str, items: int, why: str = "") -> None:

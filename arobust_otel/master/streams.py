@@ -23,6 +23,7 @@ from arobust_otel.otlp.messages import merge
 
 BATCH_RECORDS = 1000
 POLL_SECONDS = 0.1
+NEAR_SECONDS = 5.0
 CURSOR_SECONDS = 5.0  # how often the cursor moves over records that nobody wants
 
 
@@ -62,8 +63,9 @@ class Stream(ABC):
                 finishing = self._finish.is_set()
                 records = self._read()
                 self._step(records)
-                if not records:
+                if not records or _is_near(records[-1]):
                     self.idle()
+                if not records:
                     if finishing:
                         return
                     self._finish.wait(POLL_SECONDS)
@@ -74,7 +76,7 @@ class Stream(ABC):
             self._reader.close()
 
     def idle(self) -> None:
-        """Do what is due at the end of the journal: nothing, for most."""
+        """Do what is due at the end of the journal, or near it: nothing, for most."""
         return
 
     @abstractmethod
@@ -121,6 +123,11 @@ class Stream(ABC):
             if offset > self._stored:
                 self._cursor.store(offset)
             self._stored = offset
+
+
+def _is_near(record: Record) -> bool:
+    """Whether a record is so new that a busy journal's end is as good as reached."""
+    return time.time_ns() - record.received_ns < NEAR_SECONDS * 1e9
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from arobust_otel.errors import RetryableDelivery
 from arobust_otel.forwarders.alertmanager import Alertmanager
 from arobust_otel.forwarders.webhook import Webhook
-from arobust_otel.journal import Cursor, Kind, Source
+from arobust_otel.journal import Cursor, Kind, Record, Source
 from arobust_otel.master.incident_streams import BoardStream, NoticeStream, OtlpStream
 from arobust_otel.master.outputs import Sent
 from arobust_otel.model import signals
@@ -254,6 +254,31 @@ def test_after_a_restart_it_goes_on_with_what_stands(world: World) -> None:
     world.deliver(BoardStream, pager(world.sink))
     assert alerts(world.sink) == [[("hang_user_code", False)]]
     assert Cursor(world.folder / "cursor").load() == 1
+
+
+def test_a_board_that_is_refused_says_so_until_it_is_taken(world: World) -> None:
+    world.sink.judge = lambda signal, body: (400, {}, b"bad label")
+    with world.delivering(BoardStream, pager(world.sink, repeat_seconds=0.2)) as stream:
+        until("told", lambda: "bad label" in stream.sender.counts.state)
+        world.sink.judge = lambda signal, body: TAKEN
+        until("well again", lambda: stream.sender.counts.state == "ok")
+    assert stream.sender.counts.dropped["refused"] >= 1
+
+
+def test_a_journal_that_is_never_at_rest_does_not_keep_the_gauge_from_being_said_again(world: World) -> None:
+    """It grows by a record before each read: the end is never seen."""
+
+    class Restless(OtlpStream):
+        def _read(self) -> list[Record]:
+            if not self._finish.is_set():
+                world.append(b"", received_ns=time.time_ns())
+            return super()._read()
+
+    world.incident(an_incident(), received_ns=time.time_ns())
+    stream, finish = world.stream(Restless)
+    stream.gauge_seconds = 0.0
+    with world.running(stream, finish):
+        until("said again", lambda: len(gauges(world.sink)) >= 3)
 
 
 class Wall:

@@ -14,7 +14,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from arobust_otel.forwarders.otlp_http import OtlpHttp
 from arobust_otel.journal import Appender, Cursor
 from arobust_otel.journal.segments import first_offsets, segment_path
-from arobust_otel.master import pace as sending
+from arobust_otel.master import pace
+from arobust_otel.master import sender as sending
 from arobust_otel.master.journal_end import JournalEnd
 from arobust_otel.model import signals
 from tests.forwarders.sink import TAKEN, Sink, Verdict, sinking
@@ -158,16 +159,28 @@ def test_a_destination_that_is_overloaded_by_large_requests_gets_smaller_ones(wo
     assert stream.sender.counts.dropped == {}
 
 
+def test_an_overloaded_destination_loses_nothing_however_little_it_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "MAX_CUTS", 2)
+    monkeypatch.setattr(pace, "OVERLOADS", 1)
+    world.sink.judge = lambda signal, body: (429, {}, b"") if len(points_of([body])) > 1 else TAKEN
+    world.append(request("a", points=12))
+    stream = world.deliver()
+    assert sorted(points_of(world.sink.bodies("metrics"))) == [("a", number) for number in range(12)]
+    assert stream.sender.counts.dropped == {}
+
+
 def test_requests_grow_while_they_are_taken_and_shrink_with_a_refusal(world: World) -> None:
     world.append(*(request(f"m{number}", points=800) for number in range(120)))
     stream = world.deliver()
     sizes = [len(body) for body in world.sink.bodies("metrics")]
-    assert sizes[0] <= sending.FIRST_BYTES
-    assert max(sizes) > 4 * sending.FIRST_BYTES
-    assert max(sizes) <= sending.MOST_BYTES
+    assert sizes[0] <= pace.FIRST_BYTES
+    assert max(sizes) > 4 * pace.FIRST_BYTES
+    assert max(sizes) <= pace.MOST_BYTES
     before = stream.sender.pace.bytes
     stream.sender.pace.shrink()
-    assert sending.FIRST_BYTES <= stream.sender.pace.bytes < before
+    assert pace.FIRST_BYTES <= stream.sender.pace.bytes < before
 
 
 def test_the_most_that_is_put_together_is_the_destinations_own_setting(world: World) -> None:
