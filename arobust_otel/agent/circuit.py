@@ -46,7 +46,7 @@ class Waits:
 
     def after(self, failures: int, error: RetryableDelivery) -> float:
         """Seconds until a lane's next try; a hint is not cut short, only spread over another quarter."""
-        hint = error.retry_after_seconds
+        hint = self.hint(error)
         if hint is not None:
             return hint * random.uniform(1.0, 1.25)  # noqa: S311 - spreads load, protects nothing
         state = RetryCallState(Retrying(), None, (), {})
@@ -56,9 +56,14 @@ class Waits:
 
     def between_probes(self, error: RetryableDelivery) -> float:
         """Seconds until the next probe."""
-        if error.retry_after_seconds is not None:
+        if self.hint(error) is not None:
             return self.after(1, error)
         return self.probe_seconds * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def hint(self, error: RetryableDelivery) -> float | None:
+        """What the server asks for; None where that is less than the first wait: 0 would mean a storm."""
+        hint = error.retry_after_seconds
+        return hint if hint is not None and hint >= self.first_seconds else None
 
 
 @dataclass(slots=True)
@@ -107,7 +112,7 @@ class Circuit:
         self._last = lane
         hold = self._holds.setdefault(lane, _Hold())
         hold.failures += 1
-        hinted = error.retry_after_seconds is not None
+        hinted = self.waits.hint(error) is not None
         if self.is_open:
             until = now + self.waits.between_probes(error)
             for other in Lane:

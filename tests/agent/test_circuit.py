@@ -27,6 +27,13 @@ def test_waits_spread_over_the_whole_range_and_grow_to_their_limit() -> None:
     assert min(late) < 1.0, "full jitter: a crowd does not come back at once"
 
 
+def test_a_server_that_says_at_once_gets_no_storm() -> None:
+    hinted = [WAITS.after(8, RetryableDelivery("503", 0.0)) for _ in range(100)]
+    assert max(hinted) > WAITS.first_seconds
+    probes = [WAITS.between_probes(RetryableDelivery("503", 0.0)) for _ in range(100)]
+    assert min(probes) >= WAITS.probe_seconds / 2
+
+
 def test_a_hint_is_never_cut_short_and_a_little_spread() -> None:
     hinted = [WAITS.after(1, RetryableDelivery("429", 3.0)) for _ in range(100)]
     assert min(hinted) >= 3.0
