@@ -75,6 +75,10 @@ class Handover:
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"no handover: {error}") from None
 
+    def real_files(self) -> set[str]:
+        """The files, by their real names."""
+        return {path for name in self.files for path in resolve(name)}
+
     def is_kept(self, proc: Path = PROC) -> bool:
         """Whether its process lives and delivers the files itself."""
         return self.state == SENDING and is_alive(self.pid, self.start_ticks, proc)
@@ -153,7 +157,7 @@ class HandoverReader:
         self._folder = folder
         state = folder / "logs.json"
         self._own_ns = positions_ns if positions_ns is not None else _modified_ns(state)
-        self._seen: set[tuple[int, int, str]] = set()
+        self._followed: set[str] = set()
         self._read_ns: int | None = None
 
     def apply(self, collectors: Collectors, mono_ns: int) -> None:
@@ -162,22 +166,23 @@ class HandoverReader:
         if logs is None or (self._read_ns is not None and mono_ns - self._read_ns < _READ_NS):
             return
         self._read_ns = mono_ns
-        found = list(load(self._folder))
-        kept = {path for item in found if item.is_kept() for name in item.files for path in resolve(name)}
-        logs.leave(sorted(kept))
-        for item in found:
-            if not item.is_kept():
-                self._follow(item, logs, kept)
+        kept: set[str] = set()
+        handed: list[Handover] = []
+        for item in load(self._folder):
+            if item.is_kept():
+                kept |= item.real_files()
+            else:
+                handed.append(item)
             _hurry(collectors, item.periods)
+        logs.leave(sorted(kept))
+        for path in sorted({path for item in handed for path in item.real_files()} - kept - self._followed):
+            self._followed.add(path)
+            logs.follow(path, self._newest(path, handed))
 
-    def _follow(self, item: Handover, logs: Logs, kept: set[str]) -> None:
-        for path in (path for name in item.files for path in resolve(name)):
-            key = (item.pid, item.time_ns, path)
-            if path in kept or key in self._seen:
-                continue
-            self._seen.add(key)
-            newer = item.time_ns > self._own_ns
-            logs.follow(path, item.positions.get(path) if newer else None)
+    def _newest(self, path: str, handed: Sequence[Handover]) -> Position | None:
+        """The last position that was written down for a file; None where this agent's own is newer."""
+        known = [item for item in handed if path in item.positions and item.time_ns > self._own_ns]
+        return max(known, key=lambda item: item.time_ns).positions[path] if known else None
 
 
 def _hurry(collectors: Collectors, periods: Mapping[str, float]) -> None:

@@ -6,7 +6,6 @@ job's folder see to it that each log is read by one process, and the node's figu
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import time
@@ -71,6 +70,10 @@ class Neighbour:
             self._claims[name] = lock
         return True
 
+    def holds(self, what: Sequence[str]) -> bool:
+        """Whether all of these are this process's."""
+        return self.folder is None or all(name in self._claims for name in what)
+
     def release(self) -> None:
         """Give back what was claimed."""
         for lock in self._claims.values():
@@ -78,7 +81,7 @@ class Neighbour:
         self._claims.clear()
 
     def positions(self, files: Sequence[str]) -> dict[str, Position]:
-        """How far others delivered these files: the node's agent, or processes that have ended."""
+        """How far others delivered these files, by their real names: the node's agent, or other processes."""
         if self.folder is None:
             return {}
         state = self.folder / "logs.json"
@@ -86,11 +89,10 @@ class Neighbour:
         if state.exists():
             known.append((state.stat().st_mtime_ns, load_positions(state)))
         known += [(item.time_ns, item.positions) for item in handover.load(self.folder)]
-        names = {name for pattern in files for name in (glob.glob(pattern) or [pattern])}
-        wanted = {name: os.path.realpath(name) for name in names}
+        wanted = {path for pattern in files for path in handover.resolve(pattern)}
         found: dict[str, Position] = {}
         for _, positions in sorted(known, key=lambda pair: pair[0]):
-            found |= {path: positions[real] for path, real in wanted.items() if real in positions}
+            found |= {path: positions[path] for path in wanted if path in positions}
         return found
 
     def tell(

@@ -120,7 +120,7 @@ class LogsCollector:
     def _discover(self, node: Node) -> None:
         for pattern in self.files:
             for name in sorted(glob.glob(pattern)) or ([] if glob.has_magic(pattern) else [pattern]):
-                self._follow(os.path.abspath(name))
+                self._follow(os.path.realpath(name))  # as /proc names it: no file is followed twice
         own = {rank.path.parent for rank in node.ranks if rank.path is not None}
         for pid, rank in _writers(node):
             for path, is_output in written_files(self.proc, pid):

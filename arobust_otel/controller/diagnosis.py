@@ -34,8 +34,8 @@ from arobust_otel.controller.beating import Heartbeats
 from arobust_otel.controller.rounds import Registered, say_cost
 from arobust_otel.model.heartbeat import CollectorReport
 
-STOP_SECONDS = 0.6  # for the threads together; heartbeat and client have the rest of a second
-_FLUSH_SECONDS = 0.3
+STOP_SECONDS = 0.6  # for the threads together
+FLUSH_SECONDS, _LEAST_FLUSH_SECONDS = 0.9, 0.2  # since the stop: a line in doubt is a line sent twice
 _LOOK_SECONDS = 1.0
 _COST_AFTER_SECONDS = 3.0
 
@@ -129,6 +129,7 @@ class DiagnosisAgent(Singleton):
         if not self._running or os.getpid() != self._pid:  # what a forked child inherits is its parent's
             return
         atexit.unregister(self._stop_at_exit)
+        deadline = time.monotonic() + FLUSH_SECONDS
         with self._lock:
             self._running = False
             loops = [self._watch, *(entry.loop for entry in self._registered)]
@@ -137,7 +138,7 @@ class DiagnosisAgent(Singleton):
             logger.warning("still busy, and will end by themselves: %s", ", ".join(late))
         with self._lock:
             if is_master_client(self._client):
-                self._client.flush(_FLUSH_SECONDS)
+                self._client.flush(max(_LEAST_FLUSH_SECONDS, deadline - time.monotonic()))
             self._heartbeats.end(says_goodbye=not self._beside)
             self._tell(HANDED)
             self._neighbour.release()
@@ -250,9 +251,12 @@ class DiagnosisAgent(Singleton):
         """Start what should run and end what should not; what has ended is handed over when it is settled."""
         shares = self._client is None or is_master_client(self._client)
         beside = shares and self._neighbour.has_agent()
+        if shares and not beside:
+            self._prepare()
+            beside = self._neighbour.has_agent()
         for entry in self._registered:
             if self._should_run(entry, shares, beside):
-                self._start(entry, shares)
+                entry.loop.start()
             elif entry.loop.is_running:
                 entry.loop.tell_to_end()
         if beside and not all(entry.is_settled for entry in self._registered if entry.is_built_in):
@@ -285,12 +289,13 @@ class DiagnosisAgent(Singleton):
             return False
         return self._neighbour.claim(entry.sources)
 
-    def _start(self, entry: Registered, shares: bool) -> None:
-        if entry.loop.is_running:
-            return
-        if shares and isinstance(entry.collector, LogCollector):
-            entry.collector.follow_from(self._neighbour.positions(entry.collector.paths))
-        entry.loop.start()
+    def _prepare(self) -> None:
+        """Claim, take up where others stopped, and say so: an agent that starts now sees it or is seen."""
+        for entry in self._registered:
+            is_new = self._neighbour.claim(entry.sources) and not entry.loop.is_running
+            if is_new and entry.is_built_in and isinstance(entry.collector, LogCollector):
+                entry.collector.follow_from(self._neighbour.positions(entry.collector.paths))
+        self._tell(SENDING)
 
     def _tell(self, state: str) -> None:
         """Write down, for the node's agent, which logs there are and how far they were delivered."""
@@ -301,7 +306,10 @@ class DiagnosisAgent(Singleton):
             if not entry.is_built_in:
                 continue
             periods[entry.name] = entry.loop.seconds
-            if isinstance(entry.collector, LogCollector):
+            # What another process sends is that one's to keep; all may be handed over.
+            if isinstance(entry.collector, LogCollector) and (
+                state == HANDED or self._neighbour.holds(entry.collector.paths)
+            ):
                 files += entry.collector.paths
                 positions.update(entry.collector.positions())
         self._neighbour.tell(state, files, positions, periods)

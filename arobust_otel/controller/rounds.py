@@ -70,7 +70,7 @@ class Registered:
     @property
     def sources(self) -> tuple[str, ...]:
         """What this collector alone should report on a node: its logs, or figures of the node."""
-        if isinstance(self.collector, LogCollector):
+        if self.is_built_in and isinstance(self.collector, LogCollector):
             return self.collector.paths
         return _OF_THE_NODE.get(type(self.given), ())
 

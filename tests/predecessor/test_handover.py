@@ -223,6 +223,7 @@ def test_two_ranks_that_follow_one_log_send_it_once(
             assert rank.stdout is not None
             assert rank.stdout.readline() == b"ready\n"
         assert master.wait_for(lambda: all_once(master, 10) and bool(master.heartbeats), 30)
+        until("it is acknowledged", lambda: any(item.positions for item in handover.load(folder)))
         speaker = master.heartbeats[0].ranks[0].pid
         ranks.sort(key=lambda rank: rank.pid != speaker)
         ranks[0].communicate(b"\n", timeout=30)
@@ -237,6 +238,51 @@ def test_two_ranks_that_follow_one_log_send_it_once(
     assert all_once(master, 20)
     # One process at a time speaks for the node: the second one begins after the first one's last word.
     assert [(beat.sequence, beat.final) for beat in master.heartbeats] == [(1, False), (2, True)] * 2
+
+
+def test_two_ranks_hand_one_log_to_an_agent_that_comes_later(
+    master: MasterDouble, folder: Path, tmp_path: Path
+) -> None:
+    """One of them has sent lines, the other has not: the position of the first one counts."""
+    writer = Writer(tmp_path / "train.log")
+    writer.write(50)
+    link = tmp_path / "current.log"
+    link.symlink_to(writer.path)
+    clients = [MasterClient(master.url) for _ in range(2)]
+    environ = {"AROBUST_JOB_ID": JOB, "AROBUST_BEACON_DIR": str(folder.parent)}
+    code = (
+        "import sys\n"
+        "from arobust_otel import DiagnosisAgent, MasterClient\n"
+        "agent = DiagnosisAgent(training_log_file=sys.argv[2])\n"
+        "agent.set_client(MasterClient(sys.argv[1]))\n"
+        "agent.start()\n"
+        "sys.stdin.readline()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, master.url, str(link)],
+        stdin=subprocess.PIPE,
+        env={**os.environ, **environ, "PYTHONPATH": os.getcwd()},
+    )
+    agent = DiagnosisAgent()
+    agent.set_client(clients[0])
+    agent.register_periodical_data_collector(LogCollector(str(writer.path)), 0.1)
+    agent.start()
+    try:
+        assert master.wait_for(lambda: all_once(master, 50), 30), lines_of(master)
+        with NodeAgent(master, folder):
+            until("both have handed over", lambda: len([*handed_of(folder)]) == 2)
+            writer.write(50)
+            assert master.wait_for(lambda: len(lines_of(master)) == 100, 30)
+    finally:
+        agent.stop()
+        other.communicate(b"\n", timeout=30)
+        for client in clients:
+            client.close()
+    assert all_once(master, 100), lines_of(master)
+
+
+def handed_of(folder: Path) -> Iterator[Handover]:
+    return (item for item in handover.load(folder) if item.state == HANDED)
 
 
 def test_alone_it_says_once_what_that_costs(
