@@ -44,7 +44,9 @@ OPEN_WINDOW = "15m"  # an open incident is told every 15 s; so long it counts wh
 KEEP_FIRING = "30s"
 
 OPEN_METRIC = metric_name(signals.INCIDENT_OPEN)
-JOB, RANK, CAUSE = (label_name(name) for name in (signals.JOB_ID, signals.RANK, signals.CAUSE))
+JOB, RANK, CAUSE, HOST = (
+    label_name(name) for name in (signals.JOB_ID, signals.RANK, signals.CAUSE, signals.HOST_NAME)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,8 @@ def _alert(name: str, expr: str, hold: str, labels: dict[str, str], annotations:
 
 def _whom() -> str:
     rank = f"{{{{ with $labels.{RANK} }}}}, rank {{{{ . }}}}{{{{ end }}}}"
-    return f"Job {{{{ $labels.{JOB} }}}}{rank}"
+    host = f"{{{{ with $labels.{HOST} }}}} on {{{{ . }}}}{{{{ end }}}}"
+    return f"Job {{{{ $labels.{JOB} }}}}{rank}{host}"
 
 
 def _quoted(text: str) -> str:
