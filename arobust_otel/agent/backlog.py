@@ -11,9 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from arobust_otel.agent.parcel import OVERHEAD_BYTES, Chunk, Lane, Parcel, Receipt, parcel_of, size_bytes
-
-__all__ = ["Backlog", "Chunk", "Lane", "Receipt"]
+from arobust_otel.agent.parcel import OVERHEAD_BYTES, Chunk, Lane, Parcel, parcel_of, size_bytes
 
 
 class Backlog:
