@@ -299,20 +299,14 @@ class DiagnosisAgent(Singleton):
 
     def _tell(self, state: str) -> None:
         """Write down, for the node's agent, which logs there are and how far they were delivered."""
-        files: list[str] = []
-        positions = dict(self._handed)
-        periods: dict[str, float] = {}
-        for entry in self._registered:
-            if not entry.is_built_in:
-                continue
-            periods[entry.name] = entry.loop.seconds
-            # What another process sends is that one's to keep; all may be handed over.
-            if isinstance(entry.collector, LogCollector) and (
-                state == HANDED or self._neighbour.holds(entry.collector.paths)
-            ):
-                files += entry.collector.paths
-                positions.update(entry.collector.positions())
-        self._neighbour.tell(state, files, positions, periods)
+        own = [entry for entry in self._registered if entry.is_built_in]
+        # What another process sends is that one's to keep; all may be handed over.
+        kept = [entry for entry in own if state == HANDED or self._neighbour.holds(entry.sources)]
+        logs = [entry.collector for entry in kept if isinstance(entry.collector, LogCollector)]
+        positions = {path: at for log in logs for path, at in log.positions().items()}
+        periods = {entry.name: entry.loop.seconds for entry in own}
+        files = [path for log in logs for path in log.paths]
+        self._neighbour.tell(state, files, {**self._handed, **positions}, periods)
 
     def _reports(self) -> tuple[CollectorReport, ...]:
         return tuple(entry.report() for entry in list(self._registered))

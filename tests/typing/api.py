@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from arobust_otel import DataCollector, DiagnosisAgent, LogCollector, MasterClient
 from arobust_otel.config import AgentSettings, MasterSettings, agent_settings, load_file, master_settings
 from arobust_otel.errors import ArobustError, ConfigurationError, RetryableDelivery
 from arobust_otel.model import signals
@@ -105,3 +106,26 @@ def settings(path: Path) -> tuple[MasterSettings, AgentSettings]:
 def show(incident: Incident) -> str:
     text: str = render_incident(incident.to_json())
     return text
+
+
+class Reward(DataCollector):
+    """A collector as users of the predecessor write it."""
+
+    def is_enabled(self) -> bool:
+        return True
+
+    def collect_data(self) -> dict[str, float]:
+        return {"reward": 0.5}
+
+
+def compatible(log: Path) -> None:
+    client = MasterClient("localhost:4317", spool_dir="spool")
+    agent = DiagnosisAgent(training_log_file=str(log), node_rank=0)
+    agent.set_client(client)
+    agent.register_periodical_data_collector(LogCollector([log]), time_interval=5)
+    agent.register_periodical_data_collector(Reward(), 0.5)
+    agent.start()
+    reason: str = agent.diagnose_training_failure("GPU is lost").reason
+    agent.stop()
+    client.report([Point(reason, client.stats()["dropped"], 0)])
+    client.close()
