@@ -15,6 +15,7 @@ from arobust_otel.config import ForwarderSettings
 from arobust_otel.model import signals
 from arobust_otel.model.prometheus_names import metric_name
 from tests.forwarders.sink import sinking
+from tests.forwarders.test_otlp_http import self_signed
 from tests.forwarders.test_rotel import free_port
 from tests.master.running import Master, WireStory, settings_for, until
 
@@ -108,3 +109,22 @@ def test_a_page_for_others_needs_token_and_tls(tmp_path: Path) -> None:
     assert master.process is not None
     assert master.process.wait(60) == 2
     assert "set a token and a TLS certificate" in master.ended()
+
+
+def test_a_page_for_others_speaks_tls_and_wants_the_token(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    port = free_port()
+    settings = settings_for(
+        tmp_path / "data",
+        token="s3cret",
+        tls_certificate=str(certificate),
+        tls_key=str(key),
+        forwarders=(ForwarderSettings("page", "prometheus_scrape", {"listen": f"127.0.0.1:{port}"}),),
+    )
+    url = f"https://127.0.0.1:{port}/metrics"
+    with Master(settings):
+        refused = requests.get(url, timeout=5, verify=str(certificate))
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        headers = {"authorization": "Bearer s3cret"}
+        page = requests.get(url, timeout=5, verify=str(certificate), headers=headers)
+        assert (page.status_code, metric_name(signals.MASTER_UP) in page.text) == (200, True)
