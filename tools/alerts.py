@@ -155,7 +155,7 @@ MASTER_ALERTS = (
         f"{MASTER_UP} == 0",
         "30s",
         "critical",
-        f"The master's process `{{{{ $labels.{ROLE} }}}}` does not run",
+        f"The master's process {{{{ $labels.{ROLE} }}}} does not run",
         "The supervisor starts it again, and what arrived is in the journal. Where this lasts, the master's "
         "own words say why; `arobust status` shows all roles.",
     ),
@@ -262,7 +262,8 @@ def runbook() -> str:
             f"**Do.** {row.advice}",
         ]
     for alert in MASTER_ALERTS:
-        lines += [f"## {alert.name}", f"{alert.summary}.", f"**Do.** {alert.description}"]
+        summary = re.sub(r"\{\{ \$(?:labels\.)?(\w+).*?\}\}", r"*\1*", alert.summary)
+        lines += [f"## {alert.name}", f"{summary}.", f"**Do.** {alert.description}"]
     return "\n\n".join(lines) + "\n"
 
 
