@@ -33,7 +33,8 @@ class Alertmanager:
         urls: base URLs, all members of a cluster; one that takes the alerts is enough for success.
         repeat_seconds: how often open incidents are said again. They end by themselves after four times this.
         labels: a table that every alert carries, for example the cluster.
-        runbook_url: base of the runbook link; the cause is appended.
+        runbook_url: link of each alert; ``{cause}`` and ``{anchor}`` (a heading of docs/alerts.md) are filled in,
+            and where neither is there the cause is appended.
         token_file: file with a bearer token. ca_file: authorities to trust, PEM. timeout_seconds.
     """
 
@@ -127,6 +128,17 @@ def alert_annotations(incident: Told, runbook_url: str) -> dict[str, str]:
         "grade": incident["grade"],
         "refuted_by": incident["refuted_by"],
         "incident_id": incident["id"],
-        "runbook_url": f"{runbook_url.rstrip('/')}/{incident['cause']}" if runbook_url else "",
+        "runbook_url": runbook_of(runbook_url, incident["cause"]) if runbook_url else "",
     }
     return {key: text[:_TEXT_CHARACTERS] for key, text in found.items() if text}
+
+
+def runbook_of(pattern: str, cause: str) -> str:
+    """The link of a cause.
+
+    >>> runbook_of("https://wiki/alerts.md#{anchor}", "process_killed")
+    'https://wiki/alerts.md#arobustprocesskilled'
+    """
+    if "{" not in pattern:
+        return f"{pattern.rstrip('/')}/{cause}"
+    return pattern.replace("{cause}", cause).replace("{anchor}", f"arobust{cause.replace('_', '')}")

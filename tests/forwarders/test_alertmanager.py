@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from arobust_otel.errors import ConfigurationError, PermanentDelivery, RetryableDelivery
-from arobust_otel.forwarders.alertmanager import Alertmanager
+from arobust_otel.forwarders.alertmanager import Alertmanager, runbook_of
 from tests.forwarders.sink import Sink, sinking
 from tests.master.delivering import an_incident, ended
 
@@ -57,6 +57,14 @@ def test_labels_are_few_and_annotations_say_the_rest(sink: Sink) -> None:
         "incident_id": "i1",
         "runbook_url": "https://wiki/runbooks/hang_user_code",
     }
+
+
+def test_the_runbook_of_a_cause_is_a_heading_of_our_own_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    headings = {f"#{line[3:].lower()}" for line in page.splitlines() if line.startswith("## ")}
+    links = {runbook_of("#{anchor}", cause) for cause in ("process_killed", "hang_user_code", "deadlock")}
+    assert links <= headings
+    assert runbook_of("https://wiki/{cause}.html", "deadlock") == "https://wiki/deadlock.html"
 
 
 def test_an_open_one_ends_by_itself_where_nobody_repeats_it_and_a_resolved_one_has_ended(sink: Sink) -> None:
