@@ -14,12 +14,7 @@ import weakref
 from typing import Any
 
 from arobust_otel import guard
-from arobust_otel.agent.data_collector import (
-    LogCollector,
-    MetricCollector,
-    ResourceCollector,
-    StackCollector,
-)
+from arobust_otel.agent.data_collector import LogCollector
 from arobust_otel.agent.data_collector.log import tail_of
 from arobust_otel.agent.handing import is_master_client, logger
 from arobust_otel.agent.handover import HANDED, SENDING
@@ -31,6 +26,7 @@ from arobust_otel.common.diagnosis_data import NodeAction
 from arobust_otel.common.utils import Singleton, get_node_id, get_node_type
 from arobust_otel.controller import verdict
 from arobust_otel.controller.beating import Heartbeats
+from arobust_otel.controller.registry import Registry
 from arobust_otel.controller.rounds import Registered, say_cost
 from arobust_otel.model.heartbeat import CollectorReport
 
@@ -63,9 +59,7 @@ class DiagnosisAgent(Singleton):
         self.local_world_size = local_world_size
         self._client: Any = None
         self._lock = threading.RLock()
-        self._registered: list[Registered] = []
-        self._default_log: LogCollector | None = None
-        self._has_defaults = False
+        self._registry = Registry(node_rank)
         self._running = False
         self._pid = 0
         # The interpreter's end must not keep an agent that nobody uses any more.
@@ -85,8 +79,7 @@ class DiagnosisAgent(Singleton):
         """What takes the data from now on, before or after collectors are registered, running or not."""
         with self._lock:
             self._client = client
-            for entry in self._registered:
-                entry.set_client(client)
+            self._registry.set_client(client)
             if self._running:
                 self._heartbeats.end(says_goodbye=False)
                 self._arrange()
@@ -99,12 +92,7 @@ class DiagnosisAgent(Singleton):
             time_interval: seconds, as given: 30 is no floor any more.
         """
         with self._lock:
-            for entry in self._registered:
-                if entry.given is collector:
-                    entry.loop.seconds = max(0.05, float(time_interval))
-                    entry.loop.wake()
-                    return
-            self._add(collector, time_interval)
+            self._registry.add(collector, time_interval)
             if self._running:
                 self._arrange()
 
@@ -115,7 +103,7 @@ class DiagnosisAgent(Singleton):
                 return
             if self._client is None:
                 logger.warning("DiagnosisAgent has no client: nothing is sent; call set_client()")
-            self._register_defaults()
+            self._registry.add_defaults(self.training_log_file)
             self._neighbour = Neighbour(os.environ)
             self._running, self._pid = True, os.getpid()
             atexit.register(self._stop_at_exit)
@@ -132,7 +120,7 @@ class DiagnosisAgent(Singleton):
         deadline = time.monotonic() + FLUSH_SECONDS
         with self._lock:
             self._running = False
-            loops = [self._watch, *(entry.loop for entry in self._registered)]
+            loops = [self._watch, *(entry.loop for entry in self._registry.entries)]
         late = stop_all(loops, STOP_SECONDS)
         if late:
             logger.warning("still busy, and will end by themselves: %s", ", ".join(late))
@@ -183,11 +171,10 @@ class DiagnosisAgent(Singleton):
         with self._lock:
             self.errors = errors or self.errors
             self.node_rank = node_rank if node_rank >= 0 else self.node_rank
-            for entry in self._registered:
-                entry.collector.node_rank = self.node_rank
+            self._registry.set_node_rank(self.node_rank)
             if training_log_file and training_log_file != self.training_log_file:
                 self.training_log_file = training_log_file
-                self._follow(training_log_file)
+                self._registry.follow(training_log_file)
             if self._running:
                 self._arrange()
 
@@ -202,39 +189,6 @@ class DiagnosisAgent(Singleton):
         self.local_world_size = local_world_size or self.local_world_size
         self.update_config(training_log_file, errors, node_rank)
 
-    # --- collectors ---------------------------------------------------------------------------------------
-
-    def _add(self, collector: Any, seconds: float) -> None:
-        entry = Registered(collector, seconds)
-        entry.collector.node_rank = self.node_rank
-        if self._client is not None:
-            entry.set_client(self._client)
-        self._registered.append(entry)
-
-    def _register_defaults(self) -> None:
-        """Once, and only what nobody has registered."""
-        if self._has_defaults:
-            return
-        self._has_defaults = True
-        kinds = {type(entry.given) for entry in self._registered}
-        for kind, seconds in ((ResourceCollector, 30), (MetricCollector, 60), (StackCollector, 120)):
-            if kind not in kinds:
-                self._add(kind(), seconds)
-        if self.training_log_file:
-            self._follow(self.training_log_file)
-
-    def _follow(self, training_log_file: str) -> None:
-        """Point the running LogCollector to another file; make one where nobody follows this file."""
-        path = os.path.abspath(training_log_file)
-        logs = [entry.collector for entry in self._registered if isinstance(entry.collector, LogCollector)]
-        if self._default_log is not None:
-            self._default_log.set_log_file(training_log_file)
-        elif len(logs) == 1 and self._running:
-            logs[0].set_log_file(training_log_file)
-        elif self._has_defaults and not any(path in log.paths for log in logs):
-            self._default_log = LogCollector(training_log_file)
-            self._add(self._default_log, 60)
-
     # --- alone, or beside the node's agent ----------------------------------------------------------------
 
     def _look(self, ended: threading.Event) -> None:
@@ -245,7 +199,7 @@ class DiagnosisAgent(Singleton):
                 passed = time.monotonic() - self._started_mono
                 if not (self._told_cost or self._beside) and passed >= _COST_AFTER_SECONDS:
                     self._told_cost = True
-                    say_cost([entry for entry in self._registered if entry.is_built_in])
+                    say_cost([entry for entry in self._registry.entries if entry.is_built_in])
 
     def _arrange(self) -> None:
         """Start what should run and end what should not; what has ended is handed over when it is settled."""
@@ -254,12 +208,12 @@ class DiagnosisAgent(Singleton):
         if shares and not beside:
             self._prepare()
             beside = self._neighbour.has_agent()
-        for entry in self._registered:
+        for entry in self._registry.entries:
             if self._should_run(entry, shares, beside):
                 entry.loop.start()
             elif entry.loop.is_running:
                 entry.loop.tell_to_end()
-        if beside and not all(entry.is_settled for entry in self._registered if entry.is_built_in):
+        if beside and not all(entry.is_settled for entry in self._registry.entries if entry.is_built_in):
             return
         if beside != self._beside:
             self._beside = beside
@@ -277,7 +231,7 @@ class DiagnosisAgent(Singleton):
 
     def _let_go(self) -> None:
         """Remember how far the logs were delivered, and nothing else of them: another process goes on."""
-        for entry in self._registered:
+        for entry in self._registry.entries:
             if entry.is_built_in and isinstance(entry.collector, LogCollector):
                 self._handed.update(entry.collector.positions())
                 entry.collector.forget()
@@ -291,7 +245,7 @@ class DiagnosisAgent(Singleton):
 
     def _prepare(self) -> None:
         """Claim, take up where others stopped, and say so: an agent that starts now sees it or is seen."""
-        for entry in self._registered:
+        for entry in self._registry.entries:
             is_new = self._neighbour.claim(entry.sources) and not entry.loop.is_running
             if is_new and entry.is_built_in and isinstance(entry.collector, LogCollector):
                 entry.collector.follow_from(self._neighbour.positions(entry.collector.paths))
@@ -299,7 +253,7 @@ class DiagnosisAgent(Singleton):
 
     def _tell(self, state: str) -> None:
         """Write down, for the node's agent, which logs there are and how far they were delivered."""
-        own = [entry for entry in self._registered if entry.is_built_in]
+        own = [entry for entry in self._registry.entries if entry.is_built_in]
         # What another process sends is that one's to keep; all may be handed over.
         kept = [entry for entry in own if state == HANDED or self._neighbour.holds(entry.sources)]
         logs = [entry.collector for entry in kept if isinstance(entry.collector, LogCollector)]
@@ -309,7 +263,7 @@ class DiagnosisAgent(Singleton):
         self._neighbour.tell(state, files, {**self._handed, **positions}, periods)
 
     def _reports(self) -> tuple[CollectorReport, ...]:
-        return tuple(entry.report() for entry in list(self._registered))
+        return tuple(entry.report() for entry in list(self._registry.entries))
 
 
 def stop_if_alive(agent: weakref.ref[DiagnosisAgent]) -> None:

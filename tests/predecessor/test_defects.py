@@ -109,8 +109,8 @@ def test_defect_03_it_starts_again_with_each_collector_once() -> None:
         assert len(names) == 1
         agent.stop()
         until("no thread left", lambda: not our_threads())
-    assert len([entry for entry in agent._registered if entry.given is own]) == 1
-    assert len(agent._registered) == 4  # its own three, and this one
+    assert len([entry for entry in agent._registry.entries if entry.given is own]) == 1
+    assert len(agent._registry.entries) == 4  # its own three, and this one
 
 
 def test_defect_04_resources_and_steps_leave_the_node(

@@ -162,8 +162,21 @@ def test_collectors_of_ones_own_replace_the_agents() -> None:
     agent.register_periodical_data_collector(StackCollector(), 1)
     agent.start()
     agent.stop()
-    names = sorted(entry.name for entry in agent._registered)
+    names = sorted(entry.name for entry in agent._registry.entries)
     assert names == ["LogCollector", "MetricCollector", "ResourceCollector", "StackCollector"]
+
+
+def test_another_log_before_the_start_takes_no_collector_away(tmp_path: Path) -> None:
+    for name in ("own", "training"):
+        (tmp_path / f"{name}.log").write_text(f"{name}\n")
+    client = UserClient()
+    agent = DiagnosisAgent()
+    agent.set_client(client)
+    agent.register_periodical_data_collector(LogCollector(str(tmp_path / "own.log")), 0.1)
+    agent.update_config(training_log_file=str(tmp_path / "training.log"))
+    agent.start()
+    assert client.wait_for(lambda: sorted(client.text().split()) == ["own", "training"])
+    agent.stop()
 
 
 def test_a_collector_that_is_registered_while_it_runs_begins_at_once() -> None:
