@@ -20,7 +20,7 @@ from arobust_otel.agent.parcel import Chunk, Lane, Parcel, Receipt, by_lane
 from arobust_otel.model.identity import JobIdentity
 
 INBOX_SHARE = 8  # of the queue's limits: what callers may leave unsorted
-HELP_ITEMS = 32  # a caller that finds more sorts as much as it brings, twice, and so many
+HELP_ITEMS = 8  # a caller that finds more sorts as much as it brings, and so many
 
 
 class Accounts(Protocol):
@@ -75,7 +75,7 @@ class ClientQueue:
         if self._closed:
             self.sort()
         elif not fits:
-            self.sort(2 * len(kept) + HELP_ITEMS)
+            self.sort(len(kept) + HELP_ITEMS)
 
     def sort(self, budget: int | None = None) -> None:
         """Move what was handed over to its lane; over a limit the oldest of the least urgent lane goes.
@@ -85,25 +85,31 @@ class ClientQueue:
         """
         lost: list[Chunk] = []
         empty: list[Receipt] = []
+        accepted = 0
         with self._lock:
             for handed in self.inbox.take(budget):
                 chunks = self._chunks(handed)
                 if not chunks:
                     empty.append(handed.receipt)
+                accepted += handed.receipt.outstanding
                 for chunk in chunks:
                     lost += [chunk] if self._closed else self._backlog.put(chunk)
+            if accepted:
+                self._metrics.accepted(accepted)
         self.lose(lost, "closed" if self._closed else "queue_full")
         for receipt in empty:
             call(receipt.acknowledged, "acknowledgement")
 
     def lose(self, chunks: Iterable[Chunk], reason: str) -> None:
         """Count chunks that are out of the queue as dropped, and tell their source."""
+        count = 0
         for chunk in chunks:
             first, chunk.receipt.lost = not chunk.receipt.lost, True
             if first and reason == "queue_full":
                 call(chunk.receipt.given_up, "given up")
             self._note_settled(chunk)
-            self._metrics.dropped(reason, len(chunk.items))
+            count += len(chunk.items)
+        self._metrics.dropped(reason, count)
 
     def close(self) -> None:
         """Drop and count all that waits and all that comes."""
@@ -207,10 +213,10 @@ class ClientQueue:
         lanes, strangers = by_lane(handed.items)
         total = sum(map(len, lanes.values()))
         self._metrics.dropped("invalid", strangers)
-        self._metrics.accepted(total)
         handed.receipt.outstanding = total
         rest = (handed.identity, handed.receipt, handed.wall_ns, handed.mono, handed.urgent)
-        return [Chunk(lane, found, *rest) for lane, found in lanes.items()]
+        known = handed.size_bytes if len(lanes) == 1 and not strangers else 0
+        return [Chunk(lane, found, *rest, known) for lane, found in lanes.items()]
 
     def _note_settled(self, chunk: Chunk) -> None:
         if self._accounts is not None and chunk.receipt.acknowledged is None:

@@ -133,8 +133,16 @@ def size_bytes(item: Any) -> int:
     return size
 
 
-def by_lane(items: Iterable[Any]) -> tuple[dict[Lane, list[Any]], int]:
+def by_lane(items: Sequence[Any]) -> tuple[dict[Lane, Sequence[Any]], int]:
     """Items by lane, and how many are none of ours."""
+    kinds = set(map(type, items))
+    if len(kinds) == 1:  # most reports: a caller may have to do this
+        only = _LANES_OF_TYPE.get(kinds.pop())
+        return ({}, len(items)) if only is None else (dict.fromkeys(only, items), 0)
+    return _sorted(items)
+
+
+def _sorted(items: Iterable[Any]) -> tuple[dict[Lane, Sequence[Any]], int]:
     lanes: dict[Lane, list[Any]] = {}
     strangers = 0
     for item in items:
@@ -144,7 +152,7 @@ def by_lane(items: Iterable[Any]) -> tuple[dict[Lane, list[Any]], int]:
             continue
         for lane in found:
             lanes.setdefault(lane, []).append(item)
-    return lanes, strangers
+    return dict(lanes), strangers
 
 
 def count_items(chunks: Iterable[Chunk]) -> int:
