@@ -33,7 +33,7 @@ class Alertmanager:
         urls: base URLs, all members of a cluster; one that takes the alerts is enough for success.
         repeat_seconds: how often open incidents are said again. They end by themselves after four times this.
         labels: a table that every alert carries, for example the cluster.
-        runbook_url: link of each alert with ``{cause}`` or ``{anchor}`` (heading of docs/alerts.md) filled in,
+        runbook_url: link of alerts; ``{cause}`` or ``{anchor}`` (heading of docs/alerts.md) is filled in,
             and where neither is there the cause is appended.
         token_file: file with a bearer token. ca_file: authorities to trust, PEM. timeout_seconds.
     """
