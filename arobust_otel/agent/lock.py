@@ -29,8 +29,11 @@ class AgentLock:
         self._name = name
         self._descriptor: int | None = None
 
-    def take(self) -> bool:
+    def take(self, tries: int = _TRIES) -> bool:
         """Take the lock; False where another agent has it.
+
+        Args:
+            tries: with a hundredth of a second between them.
 
         Raises:
             BeaconError: the folder cannot be used.
@@ -43,7 +46,7 @@ class AgentLock:
             descriptor = os.open(self._folder / self._name, _FLAGS, 0o600)
         except OSError as error:
             raise BeaconError(f"cannot use {self._folder}: {error.strerror or error}") from error
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(tries)):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -55,19 +55,22 @@ class Neighbour:
         """Take all of these for this process; False where another one has some of them."""
         if self.folder is None:
             return True
+        taken: dict[str, AgentLock] = {}
         for name in what:
             if name in self._claims:
                 continue
-            digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-            lock = AgentLock(self.folder, f"inside-{digest}.lock")
+            lock = AgentLock(self.folder, f"inside-{_digest(name)}.lock")
             try:
-                if not lock.take():
+                if not lock.take(tries=1):
+                    for other in taken.values():  # all or none: two processes must not each hold a half
+                        other.release()
                     return False
             except BeaconError as error:
                 logger.warning("%s: another rank may report the same: %s", self.job_id, error)
                 self.folder = None
                 return True
-            self._claims[name] = lock
+            taken[name] = lock
+        self._claims |= taken
         return True
 
     def holds(self, what: Sequence[str]) -> bool:
@@ -117,3 +120,7 @@ class Neighbour:
             logger.warning("the node's agent cannot be told which logs to follow: %s", error)
             return
         self._stored = value
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

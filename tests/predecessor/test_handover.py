@@ -20,6 +20,7 @@ from arobust_otel.agent.handover import HANDED, SENDING, Handover
 from arobust_otel.agent.lock import AgentLock, is_held
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.agent.monitor import ResourceMonitor, TrainingMonitor, write_training_metrics
+from arobust_otel.agent.neighbour import Neighbour
 from arobust_otel.collectors.logtail import Position
 from arobust_otel.collectors.procfs import PROC, read_stat
 from arobust_otel.common.constants import EnvConfigKey
@@ -425,6 +426,18 @@ def test_files_that_are_no_handover_are_left_out(tmp_path: Path) -> None:
     assert list(handover.load(tmp_path)) == []
     value = own(HANDED, tmp_path / "损失.log")
     assert Handover.from_json(value.to_json()) == value
+
+
+def test_claims_are_all_or_none_and_end_with_their_process(folder: Path) -> None:
+    first, second = Neighbour(os.environ), Neighbour(os.environ)
+    assert first.claim(["a.log"])
+    assert first.claim(["a.log", "b.log"])
+    assert not second.claim(["c.log", "b.log"])
+    assert first.claim(["c.log"])  # the second one kept no half
+    assert not second.holds(["c.log"])
+    first.release()
+    assert second.claim(["c.log", "b.log"])
+    second.release()
 
 
 def test_looking_at_the_lock_does_not_keep_an_agent_out(tmp_path: Path) -> None:
