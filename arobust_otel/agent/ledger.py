@@ -64,7 +64,7 @@ class Ledger:
         self._memory = mmap.mmap(-1, SIZE_BYTES)
         self._words = memoryview(self._memory).cast("Q")
         self._words[_MAGIC_AT], self._words[_EPOCH], self._words[_IS_OPEN] = _MAGIC, epoch, 1
-        self._lock = threading.Lock()
+        self._make_locks()
         self.lost_before = 0
 
     def move_to(self, path: Path) -> Account:
@@ -79,7 +79,7 @@ class Ledger:
             return Account()
         words = memoryview(memory).cast("Q")
         previous = _account(words.tolist())
-        with self._lock:
+        with self._callers, self._sender:
             words[: _HELD + 1] = self._words[: _HELD + 1]
             words[_HELD] = previous.held
             self._words.release()
@@ -93,23 +93,23 @@ class Ledger:
 
     def note_accepted(self, count: int) -> None:
         """Items were handed over whose source cannot repeat them; counted per lane, as they travel."""
-        with self._lock:
+        with self._callers:
             self._words[_ACCEPTED] += count
 
     def note_settled(self, count: int) -> None:
         """Such items are delivered from memory, or dropped from it and counted; never those in the spool."""
-        with self._lock:
+        with self._sender:
             self._words[_SETTLED] += count
 
     def note_spool(self, spooled: int, held: int) -> None:
         """The spool says what it took from memory in this epoch, and what it holds."""
-        with self._lock:
+        with self._sender:
             self._words[_SPOOLED] = spooled
             self._words[_HELD] = held
 
     def close(self) -> None:
         """A clean end: nothing is in memory any more that was not settled or counted."""
-        with self._lock:
+        with self._callers, self._sender:
             self._words[_IS_OPEN] = 0
             self._words.release()
             self._memory.close()
@@ -118,7 +118,12 @@ class Ledger:
     def leave(self) -> None:
         """In a forked child: the file is the parent's; what the child counts goes nowhere."""
         self._words = memoryview(bytearray(SIZE_BYTES)).cast("Q")
-        self._lock = threading.Lock()
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        """Callers never wait for the sender: it may lose the interpreter's lock while it holds its own."""
+        self._callers = threading.Lock()
+        self._sender = threading.Lock()
 
 
 def _mapped(path: Path) -> mmap.mmap:
