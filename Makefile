@@ -60,7 +60,7 @@ stack-programs: $(VENV)/.installed-dev  ## Build Collector, Prometheus, Loki, Ja
 
 .PHONY: test-stack
 test-stack: $(VENV)/.installed-dev torch stack-programs  ## A live hang into all of these, and the questions people ask.
-	$(BIN)/python -m pytest tests/stack tests/stack/whole_stack.py -p no:randomly $(TEST_OPTIONS)
+	$(BIN)/python -m pytest tests/stack -o python_files="test_*.py whole_stack.py" -p no:randomly $(TEST_OPTIONS)
 
 .PHONY: test-compose
 test-compose: $(VENV)/.installed-dev torch stack-programs  ## docker-compose.yml on a real engine, Grafana aside.
