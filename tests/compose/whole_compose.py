@@ -7,8 +7,10 @@ Not collected by its name: `make test-compose` runs it. Images of other projects
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,16 +69,29 @@ class Compose:
         return [row for row in rows if row["status"] == "open"]
 
 
+def torch_folder() -> Path:
+    """Where PyTorch lies: mounted into the training's container, whose Python is Debian's."""
+    assert sys.version_info[:2] == (3, 11), (
+        "the base image has Python 3.11, and PyTorch is that of this Python"
+    )
+    place = ensure()
+    if place.python_path is not None:
+        return place.python_path
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parents[1]
+
+
 @contextlib.contextmanager
 def up(progress: Progress) -> Iterator[Compose]:
     """Everything but Grafana, until the test ends."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    torch = ensure()
-    assert torch.python_path is not None, "PyTorch of this test comes from the cache folder"
+    torch = torch_folder()
     added = {
         "AROBUST_BASE_IMAGE": BASE,
         "AROBUST_TORCH": "",
-        "AROBUST_TEST_TORCH": str(torch.python_path),
+        "AROBUST_TEST_TORCH": str(torch),
         "COMPOSE_PROFILES": "",
     }
     with engine(progress.say) as environ:
