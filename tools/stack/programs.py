@@ -117,11 +117,6 @@ def find(name: str, cache: Path | None = None, modules: Path = MODULES) -> Path 
     return path if path.is_file() else None
 
 
-def missing() -> list[str]:
-    """Names of the programs that are not built, in the order of the table."""
-    return [program.name for program in PROGRAMS if find(program.name) is None]
-
-
 @dataclass(frozen=True, slots=True)
 class Builder:
     """Builds into `cache` what it does not hold, one program at a time, one builder at a time."""
