@@ -21,6 +21,7 @@ from arobust_otel.state.stall import Stall, read_stall
 from arobust_otel.state.waiting import Lag, Waiting, find_waiting, seen_ranks
 from arobust_otel.state.words import agent_of, last_place, name_rank, name_ranks, others, place, seconds
 
+STACKS = 8  # ranks of one kind whose stacks are taken: more say nothing new
 RUNNING = STATES.index("running")
 FIRST_STEP = STATES.index("first_step")
 INIT_GROUP = STATES.index("init_group")
@@ -94,8 +95,11 @@ class HangRule:
 
     def _asymmetric(self, job: JobState, waiting: Waiting) -> Iterator[Finding | StacksWanted]:
         stalls = {lag.rank: read_stall(job, lag.rank) for lag in waiting.holders}
-        wanted = tuple(lag.rank for lag in waiting.holders[:8]) + waiting.waiters[:1]
-        yield StacksWanted(wanted, every_seconds=3.0, why="somebody waits for these ranks")
+        holders = tuple(lag.rank for lag in waiting.holders[:STACKS])
+        yield StacksWanted(
+            holders + waiting.waiters[:1], every_seconds=3.0, why="somebody waits for these ranks"
+        )
+        yield StacksWanted(waiting.waiters[1:STACKS], every_seconds=60.0, why="where the others wait")
         hung = [lag for lag in waiting.holders if self._hangs(job, stalls[lag.rank])]
         if hung:
             yield self._finding(job, hung, stalls, waiting)
@@ -131,7 +135,7 @@ class HangRule:
             + (() if captures else (f"stack of {name_ranks(ranks)}",)),
             refuted_by=f"{name_ranks(ranks)} entering collective {hung[0].front} of group {hung[0].group}",
             action_why=f"{name_ranks(ranks)} does not come back by itself; nothing points to the hardware",
-            stacks_of=ranks + waiting.waiters[:1],
+            stacks_of=ranks + waiting.waiters[:STACKS],
         )
 
     # -- all of them stand still -----------------------------------------------------------------------
@@ -146,7 +150,7 @@ class HangRule:
             return
         if min(stall.quiet_seconds for stall in stalls) < self.symmetric_seconds / 2:
             return
-        yield StacksWanted(tuple(ranks[:8]), every_seconds=10.0, why="all ranks stand still")
+        yield StacksWanted(tuple(ranks[:STACKS]), every_seconds=10.0, why="all ranks stand still")
         if min(self._still_seconds(job, stall) for stall in stalls) >= self._patience(job, ranks):
             yield from self._stand_still(job, ranks, stalls, waiting)
 
@@ -193,7 +197,7 @@ class HangRule:
             evidence=tuple(_stall_evidence(job, stall) for stall in stalls[:4]),
             unseen=tuple(f"rank {rank}" for rank in unseen[:16]),
             refuted_by="any rank finishing a step",
-            stacks_of=tuple(ranks[:8]),
+            stacks_of=tuple(ranks[:STACKS]),
         )
 
 

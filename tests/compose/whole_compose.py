@@ -20,10 +20,9 @@ import yaml
 
 from arobust_otel.demo.progress import Progress
 from arobust_otel.demo.torch_env import ensure
-from tests.stack import whole_stack
+from tests.stack.live import Addresses, Story
 from tests.stack.running import until_answer
 from tests.stack.whole_stack import (  # noqa: F401 - the same questions as to the stack without containers
-    Story,
     test_jaeger_has_the_incident_with_a_stack_of_each_rank_whose_text_is_in_loki,
     test_loki_has_the_training_lines,
     test_loki_has_the_verdict,
@@ -126,13 +125,14 @@ def story(compose: Compose) -> Story:
     progress = Progress()
     (incident, *_) = until_answer("an open incident", compose.incidents, VERDICT_SECONDS)
     progress.say(incident["summary"])
-    at = whole_stack.Addresses(
+    at = Addresses(
         prometheus="http://127.0.0.1:9090",
         loki="http://127.0.0.1:3100",
         traces="",
         jaeger="http://127.0.0.1:16686",
         alertmanager="http://127.0.0.1:9093",
         gateway="",
+        scraped="",
     )
     return Story(at, None, None, incident, progress)  # type: ignore[arg-type] # asked by containers' ports alone
 
