@@ -98,6 +98,23 @@ def _agents() -> list[Any]:
             "s",
             panels.range_query(series(signals.CLIENT_LATENCY, ALL), PER_AGENT),
         ),
+        panels.lines(
+            "Bytes of requests",
+            "Per second, before compression and as they went out (gRPC cannot tell the latter).",
+            "Bps",
+            panels.range_query(
+                f"sum by ({HOST}) (rate({series(signals.CLIENT_BYTES_RAW, ALL)}[1m]))", f"before {of(HOST)}"
+            ),
+            panels.range_query(
+                f"sum by ({HOST}) (rate({series(signals.CLIENT_BYTES_SENT, ALL)}[1m]))", f"sent {of(HOST)}"
+            ),
+        ),
+        panels.lines(
+            "On the disk",
+            "Items that wait in the agents' spools because the master did not take them.",
+            "none",
+            panels.range_query(series(signals.CLIENT_SPOOL_ITEMS, ALL), PER_AGENT),
+        ),
     ]
 
 
