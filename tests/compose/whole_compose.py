@@ -29,7 +29,7 @@ from tests.stack.whole_stack import (  # noqa: F401 - the same questions as to t
     test_prometheus_knows_the_incident_and_its_rank,
     test_prometheus_knows_the_step_of_every_rank,
 )
-from tools.stack.engine import BASE, REMEDY, engine, make_base, make_program_image, missing
+from tools.stack.engine import BASE, REMEDY, NoEngine, engine, make_base, make_program_image, missing
 
 ROOT = Path(__file__).parents[2]
 NOT_RUN = {"grafana": "its image cannot be built here; its boards are checked as files and by their queries"}
@@ -116,7 +116,11 @@ def up(progress: Progress) -> Iterator[Compose]:
 def compose() -> Iterator[Compose]:
     if lacking := missing():
         pytest.skip(f"no Docker engine can be started: {', '.join(lacking)} missing ({REMEDY})")
-    with up(Progress()) as found:
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(up(Progress()))
+        except NoEngine as error:
+            pytest.skip(str(error))
         yield found
 
 

@@ -33,6 +33,10 @@ REMEDY = "apt-get install docker.io docker-compose debootstrap iptables"
 Say = Callable[[str], None]
 
 
+class NoEngine(RuntimeError):
+    """This machine cannot run a Docker engine, or another one is in the way; the message says which."""
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """A program as its project ships it: where the binary lies, whose process it is, what it may write."""
@@ -64,7 +68,7 @@ def engine(say: Say) -> Iterator[dict[str, str]]:
     """Run dockerd on a socket of its own; gives the environment that clients need.
 
     Raises:
-        RuntimeError: it did not start, with its last words; or another one uses the same layers.
+        NoEngine: it did not start, with its last words; or another one uses the same layers.
     """
     layers = default_cache() / "docker"
     layers.mkdir(parents=True, exist_ok=True)
@@ -110,7 +114,7 @@ def _locked(layers: Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RuntimeError(f"another engine uses {layers}: end its dockerd first") from None
+            raise NoEngine(f"another engine uses {layers}: end its dockerd first") from None
         yield file.fileno()
 
 
@@ -119,7 +123,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, environ: Mapping[str, str
     while subprocess.run(["docker", "info"], env=dict(environ), capture_output=True, check=False).returncode:
         if process.poll() is not None or time.monotonic() > deadline:
             words = log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"dockerd did not start:\n{words}")
+            raise NoEngine(f"dockerd did not start:\n{words}")
         time.sleep(0.2)
 
 
