@@ -123,6 +123,12 @@ def resolve(pattern: str) -> list[str]:
     return [os.path.realpath(name) for name in names]
 
 
+def real_names(patterns: Sequence[str]) -> tuple[str, ...]:
+    """What paths and patterns stand for: their own real names, and those of the files behind them now."""
+    own = {os.path.realpath(pattern) for pattern in patterns}
+    return tuple(sorted(own.union(*map(resolve, patterns))))
+
+
 class Logs(Protocol):
     """What `apply` needs of the collector of logs."""
 

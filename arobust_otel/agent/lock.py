@@ -1,19 +1,23 @@
-"""One agent per node and job: a lock that ends with the process, and a note who holds it."""
+"""One agent per node and job: a lock that ends with the process, and a note who holds it.
+
+Locks of open file descriptions: unlike `flock` they can be asked for without being taken, so that whoever
+only looks never keeps an agent out.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
-import time
+import struct
 from pathlib import Path
 
 from arobust_otel.errors import BeaconError
 
 AGENT_LOCK = "agent.lock"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-# Somebody who only looks whether the lock is held has it for an instant.
-_TRIES, _PAUSE_SECONDS = 5, 0.01
+_LAYOUT = struct.Struct("hhqqi")  # `struct flock`: type, whence, start, length, process id
 
 
 class AgentLock:
@@ -29,11 +33,8 @@ class AgentLock:
         self._name = name
         self._descriptor: int | None = None
 
-    def take(self, tries: int = _TRIES) -> bool:
+    def take(self) -> bool:
         """Take the lock; False where another agent has it.
-
-        Args:
-            tries: with a hundredth of a second between them.
 
         Raises:
             BeaconError: the folder cannot be used.
@@ -46,16 +47,15 @@ class AgentLock:
             descriptor = os.open(self._folder / self._name, _FLAGS, 0o600)
         except OSError as error:
             raise BeaconError(f"cannot use {self._folder}: {error.strerror or error}") from error
-        for left in reversed(range(tries)):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_PAUSE_SECONDS if left else 0.0)
-            else:
-                self._descriptor = descriptor
-                return True
-        os.close(descriptor)
-        return False
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise BeaconError(f"cannot lock {self._folder}: {error.strerror or error}") from error
+        self._descriptor = descriptor
+        return True
 
     def note(self, master: str, started_ns: int) -> None:
         """Write `agent.json`: process id, master and start, for people and for the launcher."""
@@ -76,17 +76,29 @@ class AgentLock:
 
 
 def is_held(folder: Path, name: str = AGENT_LOCK) -> bool:
-    """Whether some process holds a lock of this folder now."""
+    """Whether some process holds a lock of this folder now; False where that cannot be told."""
+    return _state(folder / name) == fcntl.F_WRLCK
+
+
+def is_free(folder: Path, name: str = AGENT_LOCK) -> bool:
+    """Whether the lock is there and nobody holds it; False where that cannot be told."""
+    return _state(folder / name) == fcntl.F_UNLCK
+
+
+def _state(path: Path) -> int | None:
+    """What stands against taking a lock: F_WRLCK, or F_UNLCK for nothing; None where that cannot be told."""
     try:
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
     except OSError:
-        return False
+        return None
     finally:
         os.close(descriptor)
-    return False
+    return int(_LAYOUT.unpack(answer)[0])
+
+
+def _whole_file(kind: int) -> bytes:
+    return _LAYOUT.pack(kind, os.SEEK_SET, 0, 0, 0)

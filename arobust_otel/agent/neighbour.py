@@ -52,7 +52,11 @@ class Neighbour:
         return self.has_agent() and self.folder is not None and any(self.folder.glob("rank-*.beacon"))
 
     def claim(self, what: Sequence[str]) -> bool:
-        """Take all of these for this process; False where another one has some of them."""
+        """Take all of these for this process; False where another one has some of them.
+
+        Args:
+            what: names; a file goes by its real name, so that a link to it is the same file.
+        """
         if self.folder is None:
             return True
         taken: dict[str, AgentLock] = {}
@@ -61,7 +65,7 @@ class Neighbour:
                 continue
             lock = AgentLock(self.folder, f"inside-{_digest(name)}.lock")
             try:
-                if not lock.take(tries=1):
+                if not lock.take():
                     for other in taken.values():  # all or none: two processes must not each hold a half
                         other.release()
                     return False
@@ -74,8 +78,8 @@ class Neighbour:
         return True
 
     def holds(self, what: Sequence[str]) -> bool:
-        """Whether all of these are this process's."""
-        return self.folder is None or all(name in self._claims for name in what)
+        """Whether these are this process's: claims are all or none, and a pattern may match more by now."""
+        return self.folder is None or not what or any(name in self._claims for name in what)
 
     def release(self) -> None:
         """Give back what was claimed."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
+
+from arobust_otel.agent.lock import is_free
 
 KEEP_SECONDS = 7 * 24 * 3600.0
 
@@ -23,7 +24,7 @@ def sweep(root: Path, now_seconds: float, keep_seconds: float = KEEP_SECONDS) ->
         return []
     for entry in folders:
         folder = Path(entry.path)
-        if _is_old(folder, now_seconds - keep_seconds) and _is_free(folder / "agent.lock"):
+        if _is_old(folder, now_seconds - keep_seconds) and is_free(folder):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(entry.name)
     return sorted(removed)
@@ -35,17 +36,3 @@ def _is_old(folder: Path, before_seconds: float) -> bool:
             return all(entry.stat(follow_symlinks=False).st_mtime < before_seconds for entry in entries)
     except OSError:
         return False
-
-
-def _is_free(lock: Path) -> bool:
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True

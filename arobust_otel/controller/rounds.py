@@ -16,6 +16,7 @@ from arobust_otel.agent.data_collector import (
     StackCollector,
 )
 from arobust_otel.agent.handing import logger
+from arobust_otel.agent.handover import real_names
 from arobust_otel.agent.neighbour import RESOURCES, XPU_TIMER
 from arobust_otel.agent.periodic import Periodic
 from arobust_otel.model.heartbeat import CollectorReport
@@ -71,7 +72,7 @@ class Registered:
     def sources(self) -> tuple[str, ...]:
         """What this collector alone should report on a node: its logs, or figures of the node."""
         if self.is_built_in and isinstance(self.collector, LogCollector):
-            return self.collector.paths
+            return real_names(self.collector.paths)
         return _OF_THE_NODE.get(type(self.given), ())
 
     @property

@@ -440,6 +440,25 @@ def test_claims_are_all_or_none_and_end_with_their_process(folder: Path) -> None
     second.release()
 
 
+def test_a_log_is_claimed_whatever_it_is_called(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.touch()
+    (tmp_path / "current").symlink_to(path)
+    (tmp_path / "logs").symlink_to(tmp_path)
+    first, second = Neighbour(os.environ), Neighbour(os.environ)
+    assert first.claim(handover.real_names([str(path)]))
+    for name in ("current", "logs/train.log", "*.log", "logs/*.log"):
+        assert not second.claim(handover.real_names([str(tmp_path / name)])), name
+    first.release()
+    pattern = [str(tmp_path / "logs" / "*.log")]
+    assert second.claim(handover.real_names(pattern))
+    (tmp_path / "later.log").touch()
+    assert second.holds(handover.real_names(pattern))
+    assert second.claim(handover.real_names(pattern))
+    assert not first.claim(handover.real_names([str(tmp_path / "later.log")]))
+    second.release()
+
+
 def test_looking_at_the_lock_does_not_keep_an_agent_out(tmp_path: Path) -> None:
     ended = threading.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 from arobust_otel import guard
@@ -24,6 +25,7 @@ class OwnClient:
     def __init__(self) -> None:
         self._given: Any = None
         self._made: Any = None
+        self._lock = threading.Lock()
 
     def set(self, client: Any) -> None:
         """Use this one from now on."""
@@ -34,21 +36,27 @@ class OwnClient:
         return self._given is not None or named_master() is not None
 
     def get(self) -> Any:
-        """The client; None where there is none."""
-        if self._given is not None or self._made is not None:
+        """The client; None where there is none. Threads that ask at once get the same one."""
+        with self._lock:
+            if self._given is None and self._made is None:
+                self._made = _make()
             return self._made if self._given is None else self._given
-        address = named_master()
-        if address is None:
-            return None
-        from arobust_otel.agent.master_client import MasterClient  # the SDK is loaded only where it is used
-
-        self._made, error = guard.attempt("MasterClient", lambda: MasterClient(address))
-        if error is not None:
-            logger.error("no client for the master at %s: %s", address, error)
-        return self._made
 
     def close(self) -> None:
         """End the one that was made; a given one belongs to the giver."""
-        made, self._made = self._made, None
+        with self._lock:
+            made, self._made = self._made, None
         if made is not None:
             made.close(_CLOSE_SECONDS)
+
+
+def _make() -> Any:
+    address = named_master()
+    if address is None:
+        return None
+    from arobust_otel.agent.master_client import MasterClient  # the SDK is loaded only where it is used
+
+    made, error = guard.attempt("MasterClient", lambda: MasterClient(address))
+    if error is not None:
+        logger.error("no client for the master at %s: %s", address, error)
+    return made

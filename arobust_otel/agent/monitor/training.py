@@ -61,6 +61,7 @@ class TrainingMonitor:
             self._resources.reconfigure(device_type)
         self._client = OwnClient()
         self._last: tuple[int, float] = (0, 0.0)  # step and time of what was reported
+        self._lock = threading.Lock()
         self._loop = Periodic("training-monitor", REPORT_SECONDS, self._round)
 
     def set_client(self, client: Any) -> None:
@@ -88,6 +89,10 @@ class TrainingMonitor:
         """
         if not speaks_for_the_job():
             return False
+        with self._lock:  # the caller's thread and ours: a step is reported once
+            return self._report_newest()
+
+    def _report_newest(self) -> bool:
         values, error = guard.attempt("metrics file", self._read)
         if values is None:
             if error is not None:
