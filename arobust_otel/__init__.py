@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # as in typing, which would be the first module to be imported
 if TYPE_CHECKING:
-    from arobust_otel.agent.client_settings import ClientSettings
+    from arobust_otel.agent.client.settings import ClientSettings
     from arobust_otel.agent.data_collector import (
         DataCollector,
         LogCollector,
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ClientSettings": "agent.client_settings",
+    "ClientSettings": "agent.client.settings",
     "DataCollector": "agent.data_collector",
     "DiagnosisAgent": "controller.diagnosis",
     "DiagnosisDataManager": "controller.data_manager",

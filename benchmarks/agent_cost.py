@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.collectors.procfs import PROC, read_stat
 from arobust_otel.model import beacon, signals

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import psutil
 
-from arobust_otel.agent.client_settings import ClientSettings
-from arobust_otel.agent.encode import Part, encode
+from arobust_otel.agent.client.encode import Part, encode
+from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity

@@ -15,8 +15,8 @@ import requests
 from opentelemetry.util.re import parse_env_headers
 
 from arobust_otel import guard
-from arobust_otel.agent.http_route import Route
-from arobust_otel.agent.transport import base_url
+from arobust_otel.agent.client.http_route import Route
+from arobust_otel.agent.client.transport import base_url
 from arobust_otel.model.heartbeat import PATH, Command, CommandResult, Heartbeat, Reply, decode_reply, encode
 
 CALL_SECONDS = 2.0

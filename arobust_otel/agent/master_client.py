@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from arobust_otel import guard
-from arobust_otel.agent import process_hooks
-from arobust_otel.agent.addresses import Address, make_transport, resolve_addresses
-from arobust_otel.agent.client_metrics import ClientMetrics
-from arobust_otel.agent.client_queue import ClientQueue
-from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.client import process_hooks
+from arobust_otel.agent.client.addresses import Address, make_transport, resolve_addresses
+from arobust_otel.agent.client.metrics import ClientMetrics
+from arobust_otel.agent.client.queue import ClientQueue
+from arobust_otel.agent.client.safekeeping import Safekeeping
+from arobust_otel.agent.client.sender import Sender, Surroundings
+from arobust_otel.agent.client.settings import ClientSettings
+from arobust_otel.agent.client.transport import Transport
+from arobust_otel.agent.client.words import Words
 from arobust_otel.agent.parcel import Receipt
-from arobust_otel.agent.safekeeping import Safekeeping
-from arobust_otel.agent.sender import Sender, Surroundings
-from arobust_otel.agent.spool import OFF, OK, Spool
-from arobust_otel.agent.spool_folder import spool_folder
-from arobust_otel.agent.transport import Transport
-from arobust_otel.agent.words import Words
+from arobust_otel.agent.spool.folder import spool_folder
+from arobust_otel.agent.spool.spool import OFF, OK, Spool
 from arobust_otel.model.identity import JobIdentity, resolve_job
 from arobust_otel.model.samples import Point
 

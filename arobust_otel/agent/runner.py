@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arobust_otel import guard
-from arobust_otel.agent.addresses import heartbeat_url
-from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.client.addresses import heartbeat_url
+from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.commands import CommandRunner
 from arobust_otel.agent.evidence import StackEvidence
 from arobust_otel.agent.folders import job_folders
@@ -28,8 +28,8 @@ from arobust_otel.agent.lifetime import Lifetime
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.agent.pace import GaugePace, Sorted, Ticks, sort, wakes_master
 from arobust_otel.agent.sampler import Sampler
-from arobust_otel.agent.spool import SpoolLimits
-from arobust_otel.agent.spool_folder import spool_base
+from arobust_otel.agent.spool.folder import spool_base
+from arobust_otel.agent.spool.spool import SpoolLimits
 from arobust_otel.agent.view import View, next_identity
 from arobust_otel.collectors.scan import NodeScan
 from arobust_otel.config import NO_SPOOL, AgentSettings

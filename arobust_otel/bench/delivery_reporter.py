@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.collectors.logs import LogsCollector
 from arobust_otel.model.identity import JobIdentity

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from arobust_otel.agent.addresses import heartbeat_url, resolve_addresses
+from arobust_otel.agent.client.addresses import heartbeat_url, resolve_addresses
 from arobust_otel.agent.commands import CommandRunner
 from arobust_otel.agent.data_collector.stack import IN_PROCESS, capture_process, own_threads
 from arobust_otel.agent.handing import hand_over, is_master_client, logger, worker_metric

@@ -21,7 +21,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity

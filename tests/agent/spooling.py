@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arobust_otel.agent.parcel import Chunk, Lane, Parcel, Receipt, parcel_of
-from arobust_otel.agent.spool import Spool
+from arobust_otel.agent.spool.spool import Spool
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, LogLine, Point, StackCapture
 
@@ -17,7 +17,7 @@ PUT_FOR_EVER = """
 import sys
 from pathlib import Path
 from arobust_otel.agent.parcel import Lane
-from arobust_otel.agent.spool import Spool
+from arobust_otel.agent.spool.spool import Spool
 from tests.agent.spooling import parcel
 spool = Spool.open(Path(sys.argv[1]))
 number = 0

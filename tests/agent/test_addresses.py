@@ -8,9 +8,15 @@ from contextlib import suppress
 
 import pytest
 
-from arobust_otel.agent.addresses import Address, Failover, heartbeat_url, make_transport, resolve_addresses
-from arobust_otel.agent.encode import Part, encode
-from arobust_otel.agent.http_transport import HttpTransport
+from arobust_otel.agent.client.addresses import (
+    Address,
+    Failover,
+    heartbeat_url,
+    make_transport,
+    resolve_addresses,
+)
+from arobust_otel.agent.client.encode import Part, encode
+from arobust_otel.agent.client.http_transport import HttpTransport
 from arobust_otel.errors import ConfigurationError, RetryableDelivery
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity

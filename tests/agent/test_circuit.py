@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import replace
 
-from arobust_otel.agent.circuit import Circuit, Waits
+from arobust_otel.agent.client.circuit import Circuit, Waits
 from arobust_otel.agent.parcel import Lane
 from arobust_otel.errors import RetryableDelivery
 from arobust_otel.model import signals

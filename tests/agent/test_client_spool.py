@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from arobust_otel.agent.master_client import MasterClient
-from arobust_otel.agent.spool import SpoolLimits
+from arobust_otel.agent.spool.spool import SpoolLimits
 from arobust_otel.model import signals
 from arobust_otel.model.samples import Event, LogLine
 from tests.agent.clients import JOB, QUICK, client, line, points

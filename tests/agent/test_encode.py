@@ -9,8 +9,8 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from arobust_otel.agent import sanitise
-from arobust_otel.agent.encode import Part, logs, metrics, spans
+from arobust_otel.agent.client import sanitise
+from arobust_otel.agent.client.encode import Part, logs, metrics, spans
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import ERROR, Event, Frame, LogLine, Point, StackCapture, ThreadStack

@@ -29,7 +29,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExp
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import LogLine

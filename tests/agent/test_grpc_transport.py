@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
-from arobust_otel.agent.encode import Part, encode
-from arobust_otel.agent.grpc_transport import GrpcTransport, _take_over
-from arobust_otel.agent.transport import PoisonedBatch
+from arobust_otel.agent.client.encode import Part, encode
+from arobust_otel.agent.client.grpc_transport import GrpcTransport, _take_over
+from arobust_otel.agent.client.transport import PoisonedBatch
 from arobust_otel.errors import ConfigurationError, PermanentDelivery, RetryableDelivery
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity

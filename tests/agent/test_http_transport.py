@@ -15,9 +15,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from arobust_otel.agent.encode import Part, encode
-from arobust_otel.agent.http_transport import HttpTransport
-from arobust_otel.agent.transport import PoisonedBatch
+from arobust_otel.agent.client.encode import Part, encode
+from arobust_otel.agent.client.http_transport import HttpTransport
+from arobust_otel.agent.client.transport import PoisonedBatch
 from arobust_otel.errors import ConfigurationError, PermanentDelivery, RetryableDelivery
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity

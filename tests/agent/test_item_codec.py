@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arobust_otel.agent.item_codec import decode_chunks, encode_chunks
 from arobust_otel.agent.parcel import Chunk, Lane, Receipt
+from arobust_otel.agent.spool.item_codec import decode_chunks, encode_chunks
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, Frame, LogLine, Point, StackCapture, ThreadStack
 

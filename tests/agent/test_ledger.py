@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from arobust_otel.agent.ledger import Account, Ledger, read_account
+from arobust_otel.agent.spool.ledger import Account, Ledger, read_account
 
 COUNT_FOR_EVER = """
 import sys
 from pathlib import Path
-from arobust_otel.agent.ledger import Ledger
+from arobust_otel.agent.spool.ledger import Ledger
 ledger = Ledger(7)
 ledger.move_to(Path(sys.argv[1]))
 for number in range(1, 10**9):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from arobust_otel.agent.parcel import Lane
-from arobust_otel.agent.spool import Spool, SpoolLimits
-from arobust_otel.agent.spool_folder import spool_base, spool_folder
+from arobust_otel.agent.spool.folder import spool_base, spool_folder
+from arobust_otel.agent.spool.spool import Spool, SpoolLimits
 from tests.agent.spooling import drain, number_of, parcel
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from arobust_otel.agent.parcel import Lane, Parcel
-from arobust_otel.agent.spool import Spool, SpoolLimits
-from arobust_otel.agent.spool_folder import spool_folder
+from arobust_otel.agent.spool.folder import spool_folder
+from arobust_otel.agent.spool.spool import Spool, SpoolLimits
 from tests import disk
 from tests.agent.spooling import PUT_FOR_EVER, drain, kill, number_of, parcel, start
 
 ACCEPT_AND_DIE = """
 import os, sys
 from pathlib import Path
-from arobust_otel.agent.spool import Spool
+from arobust_otel.agent.spool.spool import Spool
 spool = Spool.open(Path(sys.argv[1]))
 spool.ledger.note_accepted(40)
 os.kill(os.getpid(), 9)
@@ -59,7 +59,7 @@ def test_items_that_only_the_memory_of_a_killed_process_had_are_counted(folder: 
 import os, sys
 from pathlib import Path
 from arobust_otel.agent.parcel import Lane
-from arobust_otel.agent.spool import Spool
+from arobust_otel.agent.spool.spool import Spool
 from tests import disk
 from tests.agent.spooling import parcel
 spool = Spool.open(Path(sys.argv[1]))
@@ -196,7 +196,7 @@ def test_child_that_ends_like_an_interpreter_does_not_close_the_database(folder:
 import os, sys
 from pathlib import Path
 from arobust_otel.agent.parcel import Lane
-from arobust_otel.agent.spool import Spool
+from arobust_otel.agent.spool.spool import Spool
 from tests import disk
 from tests.agent.spooling import drain, parcel
 spool = Spool.open(Path(sys.argv[1]))
@@ -222,7 +222,7 @@ def test_child_that_outlives_its_parent_does_not_keep_the_slot(folder: Path) -> 
 import os, sys, time
 from pathlib import Path
 from arobust_otel.agent.parcel import Lane
-from arobust_otel.agent.spool import Spool
+from arobust_otel.agent.spool.spool import Spool
 from tests import disk
 from tests.agent.spooling import parcel
 spool = Spool.open(Path(sys.argv[1]))
@@ -341,7 +341,7 @@ def test_no_room_even_for_the_files(tiny_disk: Path) -> None:
 def test_spool_that_had_no_room_at_the_start_works_once_there_is_some(
     tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arobust_otel.agent.spool._AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("arobust_otel.agent.spool.spool._AGAIN_SECONDS", 0.0)
     folder = spool_folder(tiny_disk, "host", "job")
     killed = subprocess.run([sys.executable, "-c", ACCEPT_AND_DIE, str(folder)], check=False)
     assert killed.returncode == -9

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 
-from arobust_otel.agent import encode
-from arobust_otel.agent.encode import Part
+from arobust_otel.agent.client import encode
+from arobust_otel.agent.client.encode import Part
 from arobust_otel.forwarders.otlp_http import OtlpHttp
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity

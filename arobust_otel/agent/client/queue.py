@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from arobust_otel import guard
-from arobust_otel.agent.backlog import Backlog
-from arobust_otel.agent.client_metrics import ClientMetrics
-from arobust_otel.agent.client_settings import ClientSettings
-from arobust_otel.agent.inbox import Handed, Inbox, weigh
+from arobust_otel.agent.client.backlog import Backlog
+from arobust_otel.agent.client.inbox import Handed, Inbox, weigh
+from arobust_otel.agent.client.metrics import ClientMetrics
+from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.parcel import Chunk, Lane, Parcel, Receipt, by_lane
 from arobust_otel.model.identity import JobIdentity
 

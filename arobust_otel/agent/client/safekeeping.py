@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from arobust_otel.agent.client_metrics import ClientMetrics
+from arobust_otel.agent.client.metrics import ClientMetrics
 from arobust_otel.agent.parcel import Lane, Parcel
-from arobust_otel.agent.spool import KILLED, OFF, OK, Spool, SpoolStats
+from arobust_otel.agent.spool.spool import KILLED, OFF, OK, Spool, SpoolStats
 
 AGAIN_SECONDS = 5.0  # a disk that is full or broken is tried again after so long
 

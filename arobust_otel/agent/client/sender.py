@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
 from arobust_otel import guard
-from arobust_otel.agent.circuit import Circuit, Waits
-from arobust_otel.agent.client_metrics import ClientMetrics
-from arobust_otel.agent.client_queue import ClientQueue
-from arobust_otel.agent.client_settings import ClientSettings
-from arobust_otel.agent.delivery import Outcome, deliver
+from arobust_otel.agent.client.circuit import Circuit, Waits
+from arobust_otel.agent.client.delivery import Outcome, deliver
+from arobust_otel.agent.client.metrics import ClientMetrics
+from arobust_otel.agent.client.queue import ClientQueue
+from arobust_otel.agent.client.safekeeping import Safekeeping
+from arobust_otel.agent.client.settings import ClientSettings
+from arobust_otel.agent.client.transport import Transport
+from arobust_otel.agent.client.words import Words
 from arobust_otel.agent.parcel import SIGNAL_OF_LANE, Lane, Parcel
-from arobust_otel.agent.safekeeping import Safekeeping
-from arobust_otel.agent.transport import Transport
-from arobust_otel.agent.words import Words
 from arobust_otel.errors import RetryableDelivery
 
 # What the sender needs after its last request to count or store what is left.

@@ -32,7 +32,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from arobust_otel import __version__, guard
-from arobust_otel.agent import sanitise
+from arobust_otel.agent.client import sanitise
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, LogLine, Point, StackCapture, ThreadStack, format_frames

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arobust_otel.agent.item_codec import VERSION
 from arobust_otel.agent.parcel import Lane
+from arobust_otel.agent.spool.item_codec import VERSION
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS parcels (

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from arobust_otel.agent.ledger import read_account
-from arobust_otel.agent.spool_folder import DATABASE, DATABASE_FILES, LEDGER, Slot, check_file, set_aside
-from arobust_otel.agent.spool_shelf import Shelf
-from arobust_otel.agent.spool_store import is_damage
+from arobust_otel.agent.spool.folder import DATABASE, DATABASE_FILES, LEDGER, Slot, check_file, set_aside
+from arobust_otel.agent.spool.ledger import read_account
+from arobust_otel.agent.spool.shelf import Shelf
+from arobust_otel.agent.spool.store import is_damage
 
 
 @dataclass(frozen=True, slots=True)

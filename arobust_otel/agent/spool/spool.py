@@ -17,10 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from arobust_otel.agent.item_codec import encode_chunks
-from arobust_otel.agent.ledger import Account, Ledger
 from arobust_otel.agent.parcel import Lane, Parcel
-from arobust_otel.agent.spool_folder import (
+from arobust_otel.agent.spool.folder import (
     DATABASE,
     DATABASE_FILES,
     LEDGER,
@@ -31,9 +29,11 @@ from arobust_otel.agent.spool_folder import (
     set_aside,
     slots_of,
 )
-from arobust_otel.agent.spool_heritage import inherit
-from arobust_otel.agent.spool_shelf import DAMAGED, FULL, OFF, OK, Shelf, SpoolLimits, SpoolStats
-from arobust_otel.agent.spool_store import Store, is_damage, is_full
+from arobust_otel.agent.spool.heritage import inherit
+from arobust_otel.agent.spool.item_codec import encode_chunks
+from arobust_otel.agent.spool.ledger import Account, Ledger
+from arobust_otel.agent.spool.shelf import DAMAGED, FULL, OFF, OK, Shelf, SpoolLimits, SpoolStats
+from arobust_otel.agent.spool.store import Store, is_damage, is_full
 
 T = TypeVar("T")
 KILLED = "killed"

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from arobust_otel import guard
-from arobust_otel.agent.encode import Part, encode
+from arobust_otel.agent.client.encode import Part, encode
+from arobust_otel.agent.client.transport import Answer, PoisonedBatch, Transport
 from arobust_otel.agent.parcel import SIGNAL_OF_LANE, Chunk, Parcel
-from arobust_otel.agent.transport import Answer, PoisonedBatch, Transport
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
 
 # Requests that the search for poisoned items in one parcel may cost: 8 single items among a thousand.

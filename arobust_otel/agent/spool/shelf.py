@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from arobust_otel.agent.item_codec import decode_chunks, encode_chunks
 from arobust_otel.agent.parcel import Lane, Parcel
-from arobust_otel.agent.spool_store import Entry, Holding, Store, is_full
+from arobust_otel.agent.spool.item_codec import decode_chunks, encode_chunks
+from arobust_otel.agent.spool.store import Entry, Holding, Store, is_full
 
 OK, OFF, FULL = "ok", "off", "full"
 EVICTED, EXPIRED, DAMAGED = "spool_full", "spool_expired", "spool_damaged"

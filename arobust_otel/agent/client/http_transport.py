@@ -22,8 +22,8 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from requests.adapters import HTTPAdapter
 
-from arobust_otel.agent.http_route import Route
-from arobust_otel.agent.transport import (
+from arobust_otel.agent.client.http_route import Route
+from arobust_otel.agent.client.transport import (
     MAX_HINT_SECONDS,
     Answer,
     PoisonedBatch,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tenacity import Future, RetryCallState, Retrying, wait_random_exponential
 
-from arobust_otel.agent.client_settings import ClientSettings
+from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.parcel import Lane
 from arobust_otel.errors import RetryableDelivery
 

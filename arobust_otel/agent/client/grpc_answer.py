@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from arobust_otel.agent.transport import MAX_HINT_SECONDS, Answer, PoisonedBatch, partial_success
+from arobust_otel.agent.client.transport import MAX_HINT_SECONDS, Answer, PoisonedBatch, partial_success
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
 
 RETRYABLE_CODES = frozenset(

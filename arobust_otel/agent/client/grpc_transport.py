@@ -20,9 +20,9 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.exporter.otlp.proto.grpc.version import __version__ as EXPORTER_VERSION  # noqa: N812
 
 from arobust_otel import guard
-from arobust_otel.agent.grpc_answer import Seen, judge, seen_in
-from arobust_otel.agent.grpc_variables import compression, credentials, headers
-from arobust_otel.agent.transport import Answer, PoisonedBatch, silence_exporter_loggers
+from arobust_otel.agent.client.grpc_answer import Seen, judge, seen_in
+from arobust_otel.agent.client.grpc_variables import compression, credentials, headers
+from arobust_otel.agent.client.transport import Answer, PoisonedBatch, silence_exporter_loggers
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.model.wire_names import BATCH_ID_HEADER
 

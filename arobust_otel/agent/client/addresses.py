@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from arobust_otel.agent.transport import Answer, Transport
+from arobust_otel.agent.client.transport import Answer, Transport
 from arobust_otel.errors import ConfigurationError, RetryableDelivery
 from arobust_otel.model.heartbeat import PATH
 from arobust_otel.model.identity import resolve_master
@@ -138,10 +138,10 @@ def make_transport(addresses: Sequence[Address], call_seconds: float) -> Transpo
 def _open(address: Address, call_seconds: float) -> Transport:
     """Imports one exporter only: each takes a quarter of a second and some MiB."""
     if address.protocol == "grpc":
-        from arobust_otel.agent.grpc_transport import GrpcTransport
+        from arobust_otel.agent.client.grpc_transport import GrpcTransport
 
         return GrpcTransport(address.target, address.secure, call_seconds)
-    from arobust_otel.agent.http_transport import HttpTransport
+    from arobust_otel.agent.client.http_transport import HttpTransport
 
     return HttpTransport(address.url, call_seconds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from arobust_otel.agent.spool import SpoolLimits
+from arobust_otel.agent.spool.spool import SpoolLimits
 
 
 @dataclass(frozen=True, slots=True)
