@@ -239,9 +239,9 @@ def test_what_came_and_went_while_it_was_away_wakes_nobody(world: World) -> None
         until("a try", lambda: stream.sender.counts.retries)
         world.incident(ended())
         world.incident(an_incident(id="i2", cause="deadlock"))
+        until("read on", lambda: stream.sender.counts.next_offset == 3)
         world.sink.judge = lambda signal, body: TAKEN
         until("back", lambda: world.sink.taken)
-        until("read on", lambda: stream.sender.counts.next_offset == 3)
     assert alerts(world.sink)[0] == [("deadlock", False), ("hang_user_code", True)]
 
 
