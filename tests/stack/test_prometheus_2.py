@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from arobust_otel.config import ForwarderSettings
 from arobust_otel.forwarders.otlp_http import OtlpHttp
@@ -14,6 +15,8 @@ from arobust_otel.model.prometheus_names import metric_name
 from tests.master.running import Master, settings_for
 from tests.stack.running import CONFIG, asked, collecting, configuration, free_ports, running, until_answer
 from tests.stack.test_series import OF_A_RANK, attempt
+
+OUTAGE_SECONDS = 8.0  # longer than the exporter's own default, which bounds all its retries
 
 
 @pytest.mark.slow
@@ -72,6 +75,43 @@ def test_ranks_reach_it_through_a_collector_with_the_same_names_and_labels(tmp_p
         "job": "arobust-agent",
     }
     assert {metric_name(name) for name in OF_A_RANK} <= set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_collector_keeps_what_it_took_while_prometheus_is_away_and_refuses_more(tmp_path: Path) -> None:
+    (own,) = free_ports(1)
+    url = f"http://127.0.0.1:{own}"
+    arguments = [f"--config.file={CONFIG / 'prometheus-2.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
+    arguments += [f"--web.listen-address=127.0.0.1:{own}", "--web.enable-remote-write-receiver"]
+    with collecting("otelcol-prometheus-2.yaml", tmp_path, "", PROMETHEUS=url) as collector:
+        since = time.monotonic()
+        answers = send_many(collector, 110)
+        time.sleep(max(0.0, since + OUTAGE_SECONDS - time.monotonic()))
+        with running("prometheus2", arguments, tmp_path, f"{url}/-/ready"):
+            query = f'count_over_time({metric_name(signals.STEP)}{{arobust_rank="3"}}[1h])'
+            found = until_answer("all batches", lambda: counted(url, query, answers.count(200)))
+    assert answers == [200] * 100 + [503] * 10
+    assert found == 100
+
+
+def send_many(collector: str, count: int) -> list[int]:
+    """Statuses with which it answers so many batches; their points are a second apart."""
+    headers = {"content-type": "application/x-protobuf"}
+    first_ns = time.time_ns() - count * 10**9
+    found = []
+    for number in range(count):
+        body = attempt(0, first_ns + number * 10**9)
+        found.append(requests.post(f"{collector}/v1/metrics", body, headers=headers, timeout=10).status_code)
+    return found
+
+
+def counted(url: str, query: str, least: int) -> float | None:
+    """The one value of a query, from `least` on."""
+    answer = asked(f"{url}/api/v1/query", query=query)
+    rows = answer["data"]["result"] if answer else []
+    value = float(rows[0]["value"][1]) if rows else 0.0
+    return value if value >= least else None
 
 
 def values(url: str, metric: str) -> dict[str, float]:
