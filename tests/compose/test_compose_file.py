@@ -76,6 +76,47 @@ def test_prometheus_is_the_one_of_the_guide_with_other_names() -> None:
     ]
 
 
+def test_alertmanager_is_the_one_of_the_guide_with_a_pager() -> None:
+    own, guide = load("compose/alertmanager.yml"), load("alertmanager.yml")
+    assert own["inhibit_rules"] == guide["inhibit_rules"]
+    for key in ("group_by", "repeat_interval", "routes"):
+        assert own["route"][key] == guide["route"][key]
+    # what wakes nobody is not printed as if it did
+    assert [set(receiver) for receiver in own["receivers"]] == [{"name", "webhook_configs"}, {"name"}]
+    assert own["route"]["receiver"] == own["receivers"][0]["name"]
+
+
+def mounted(volume: str) -> dict[str, str]:
+    """Where each service mounts it, and how."""
+    return {
+        name: mount.partition(":")[2]
+        for name, service in SERVICES.items()
+        for mount in service.get("volumes", ())
+        if mount.partition(":")[0] == volume
+    }
+
+
+def test_only_the_master_can_read_its_key() -> None:
+    place = "/master-identity"
+    assert mounted("master-identity") == {"identity": place, "master": f"{place}:ro"}
+    settings = (ROOT / "collector_config/compose/master.toml").read_text(encoding="utf-8")
+    assert f'tls_key = "{place}/master.key"' in settings
+    assert SERVICES["master"]["command"][-1] == f"{place}/master.toml"
+
+
+def test_the_collectors_queue_is_on_the_disk_and_bounded() -> None:
+    collector = SERVICES["collector"]
+    folder = collector["environment"]["OTELCOL_QUEUE"]
+    assert mounted("queue") == {"identity": "/queue", "collector": folder}
+    assert not any(folder.startswith(place.partition(":")[0]) for place in collector["tmpfs"])
+    assert any("sending_queue::queue_size: 1073741824" in word for word in collector["command"])
+
+
+def test_nobody_can_change_prometheus_over_the_network() -> None:
+    command = SERVICES["prometheus"]["command"]
+    assert not [word for word in command if "lifecycle" in word or "admin-api" in word]
+
+
 def test_no_secret_is_in_a_file() -> None:
     text = (ROOT / "collector_config/compose/master.toml").read_text(encoding="utf-8")
     assert 'token = "@TOKEN@"' in text

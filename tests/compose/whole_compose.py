@@ -153,6 +153,23 @@ def test_the_pager_is_told(story: Story, compose: Compose) -> None:
         lambda: "ArobustHangUserCode" in (text := compose("logs", "--no-color", "pager")) and text,
     )
     assert "FIRING" in words
+    assert "ArobustWatchdog" not in words  # it wakes nobody
+
+
+def test_the_collectors_queue_is_in_its_volume(compose: Compose) -> None:
+    look = ("run", "--rm", "-T", "--no-deps", "--user", "10001:10001", "--entrypoint", "ls", "identity")
+    assert "exporter_otlp_http" in compose(*look, "/queue")
+
+
+def test_the_job_cannot_read_the_masters_key(compose: Compose) -> None:
+    found = compose("exec", "-T", "training", "sh", "-c", "ls /identity; ls /master-identity || true")
+    assert {"ca.pem", "master.pem", "token"} <= set(found.split())
+    assert "master.key" not in found
+    assert "master.toml" not in found
+
+
+def test_a_second_start_keeps_who_is_who(compose: Compose) -> None:
+    assert "kept from an earlier start" in compose("run", "--rm", "-T", "--no-deps", "identity")
 
 
 def test_nothing_runs_as_root_or_was_killed(compose: Compose) -> None:

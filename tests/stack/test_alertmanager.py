@@ -22,8 +22,9 @@ from tests.stack.running import (
 )
 
 
-def test_amtool_accepts_it() -> None:
-    check([program("amtool"), "check-config", str(CONFIG / "alertmanager.yml")])
+@pytest.mark.parametrize("file", ["alertmanager.yml", "compose/alertmanager.yml"])
+def test_amtool_accepts_it(file: str) -> None:
+    check([program("amtool"), "check-config", str(CONFIG / file)])
 
 
 def told(sink: Sink) -> set[tuple[str, str]]:

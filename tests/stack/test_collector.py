@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from tests.forwarders.sink import Sink, sinking
+from tests.stack.guides import placed
 from tests.stack.running import CONFIG, check, collecting, program, until_answer
 
 FILES = ("otelcol-agent.yaml", "otelcol-gateway.yaml", "otelcol-prometheus-2.yaml")
@@ -23,6 +25,17 @@ def test_the_collector_accepts_it(file: str, tmp_path: Path) -> None:
         [program("otelcol"), "validate", "--config", str(CONFIG / file)],
         {"OTELCOL_QUEUE": str(tmp_path / "queue")},
     )
+
+
+def test_the_collector_accepts_what_the_compose_file_adds(tmp_path: Path) -> None:
+    service = yaml.safe_load((CONFIG.parent / "docker-compose.yml").read_text())["services"]["collector"]
+    (tmp_path / "token").write_text("secret")
+    places = {"/etc/otelcol/gateway.yaml": str(CONFIG / "otelcol-gateway.yaml"), "/identity": str(tmp_path)}
+    words = placed([word.replace("$$", "$") for word in service["command"]], places)
+    said = check([program("otelcol"), "print-config", *words], {"OTELCOL_QUEUE": str(tmp_path / "queue")})
+    (exporter,) = yaml.safe_load(said)["exporters"].values()
+    assert exporter["sending_queue"]["queue_size"] == 2**30
+    assert exporter["sending_queue"]["storage"] == "file_storage"
 
 
 def lines_of(sink: Sink) -> list[str]:
