@@ -6,17 +6,20 @@ only looks never keeps an agent out.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import struct
+import weakref
 from pathlib import Path
 
 from arobust_otel.errors import BeaconError
 
 AGENT_LOCK = "agent.lock"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_locks: weakref.WeakSet[AgentLock] = weakref.WeakSet()
 _LAYOUT = struct.Struct("hhqqi")  # `struct flock`: type, whence, start, length, process id
 
 
@@ -32,6 +35,7 @@ class AgentLock:
         self._folder = folder
         self._name = name
         self._descriptor: int | None = None
+        _locks.add(self)
 
     def take(self) -> bool:
         """Take the lock; False where another agent has it.
@@ -71,8 +75,16 @@ class AgentLock:
     def release(self) -> None:
         """Give the lock back; the note stays, its process id is gone."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            with contextlib.suppress(OSError):  # a child may have the descriptor, too
+                fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
+            self._leave()
+
+    def _leave(self) -> None:
+        """Let go of the descriptor only: in a forked child the lock is the parent's."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # children like to close everything that they inherit
+                os.close(descriptor)
 
 
 def is_held(folder: Path, name: str = AGENT_LOCK) -> bool:
@@ -102,3 +114,6 @@ def _state(path: Path) -> int | None:
 
 def _whole_file(kind: int) -> bytes:
     return _LAYOUT.pack(kind, os.SEEK_SET, 0, 0, 0)
+
+
+os.register_at_fork(after_in_child=lambda: [*map(AgentLock._leave, list(_locks))])

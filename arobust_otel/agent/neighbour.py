@@ -63,7 +63,7 @@ class Neighbour:
         for name in what:
             if name in self._claims:
                 continue
-            lock = AgentLock(self.folder, f"inside-{_digest(name)}.lock")
+            lock = AgentLock(self.folder, _lock_name(name))
             try:
                 if not lock.take():
                     for other in taken.values():  # all or none: two processes must not each hold a half
@@ -80,6 +80,12 @@ class Neighbour:
     def holds(self, what: Sequence[str]) -> bool:
         """Whether these are this process's: claims are all or none, and a pattern may match more by now."""
         return self.folder is None or not what or any(name in self._claims for name in what)
+
+    def unclaimed(self, what: Sequence[str]) -> list[str]:
+        """Which of these no process of the node has."""
+        if self.folder is None:
+            return []
+        return [name for name in what if not is_held(self.folder, _lock_name(name))]
 
     def release(self) -> None:
         """Give back what was claimed."""
@@ -126,5 +132,6 @@ class Neighbour:
         self._stored = value
 
 
-def _digest(name: str) -> str:
-    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+def _lock_name(name: str) -> str:
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return f"inside-{digest}.lock"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from arobust_otel import guard
+
+logger = logging.getLogger(__name__)
 
 MIN_SECONDS = 0.05
 
@@ -41,15 +44,20 @@ class Periodic:
         return self._thread is not None and self._thread.is_alive() and not self._ended.is_set()
 
     def start(self) -> None:
-        """Begin with the first round; nothing where it runs already."""
+        """Begin with the first round; nothing where it runs already, or where no thread can be had now."""
         if self.is_running:
             return
         # Each run has events of its own: an older thread that is late cannot take them for its own.
         self._ended, self._wake = threading.Event(), threading.Event()
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(self._ended, self._wake), name=f"arobust-{self.name}", daemon=True
         )
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the limit of threads; training goes on, and so may we, later
+            logger.warning("%s cannot begin: %s", thread.name, error)
+            return
+        self._thread = thread
 
     def wake(self) -> None:
         """Begin the next round now."""

@@ -140,10 +140,15 @@ class Heartbeats:
 
     def begin(self, client: Any, node_rank: int) -> None:
         """Start them where a master is known and none run yet."""
-        if self._beating is None:
-            self._beating = self._make(client, node_rank)
-            if self._beating is not None:
-                self._beating.start()
+        if self._beating is not None or (beating := self._make(client, node_rank)) is None:
+            return
+        try:
+            beating.start()
+        except RuntimeError as error:  # the limit of threads; asked for again at the next look
+            logger.warning("no heartbeats for now: %s", error)
+            beating.finish(0.0, says_goodbye=False)
+            return
+        self._beating = beating
 
     def end(self, says_goodbye: bool) -> None:
         """End them, with a last word unless somebody else goes on under the same name."""

@@ -33,6 +33,7 @@ from arobust_otel.model.heartbeat import CollectorReport
 STOP_SECONDS = 0.6  # for the threads together
 FLUSH_SECONDS, _LEAST_FLUSH_SECONDS = 0.9, 0.2  # since the stop: a line in doubt is a line sent twice
 _LOOK_SECONDS = 1.0
+_LOOKS_ALONE = 5  # a file that has just appeared is claimed at the next look
 _COST_AFTER_SECONDS = 3.0
 
 
@@ -100,6 +101,7 @@ class DiagnosisAgent(Singleton):
         """Begin to collect, the first samples now; the predecessor's four collectors are added once."""
         with self._lock:
             if self._running:
+                self._watch.start()  # it may have found no thread before
                 return
             if self._client is None:
                 logger.warning("DiagnosisAgent has no client: nothing is sent; call set_client()")
@@ -241,7 +243,21 @@ class DiagnosisAgent(Singleton):
             return True
         if beside:
             return False
-        return self._neighbour.claim(entry.sources)
+        is_ours = self._neighbour.claim(entry.sources)
+        if not is_ours and isinstance(entry.collector, LogCollector):
+            self._say_left_alone(entry)
+        return is_ours
+
+    def _say_left_alone(self, entry: Registered) -> None:
+        """Claims are for all files of a collector: files beside those of another rank may have nobody."""
+        alone = [name for name in self._neighbour.unclaimed(entry.sources) if os.path.isfile(name)]
+        entry.looks_alone = entry.looks_alone + 1 if alone else 0
+        if entry.looks_alone == _LOOKS_ALONE:
+            logger.warning(
+                "nobody delivers %s: another rank of this node follows other files of the same collector; "
+                "give all ranks the same files, or each its own",
+                ", ".join(alone[:5]),
+            )
 
     def _prepare(self) -> None:
         """Claim, take up where others stopped, and say so: an agent that starts now sees it or is seen."""

@@ -61,6 +61,7 @@ class Registered:
         self.error = ""
         self.cpu_seconds = 0.0
         self.rounds = 0
+        self.looks_alone = 0  # how often in a row files of it were found that nobody delivers
         self.loop = Periodic(f"collect-{self.name}", seconds, self.round, self.last)
 
     @property

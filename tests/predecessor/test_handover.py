@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal as unix_signals
@@ -16,7 +17,7 @@ import pytest
 
 from arobust_otel.agent import handover
 from arobust_otel.agent.data_collector import DataCollector, LogCollector
-from arobust_otel.agent.handover import HANDED, SENDING, Handover
+from arobust_otel.agent.handover import HANDED, SENDING, Handover, is_alive
 from arobust_otel.agent.lock import AgentLock, is_held
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.agent.monitor import ResourceMonitor, TrainingMonitor, write_training_metrics
@@ -457,6 +458,98 @@ def test_a_log_is_claimed_whatever_it_is_called(folder: Path, tmp_path: Path) ->
     assert second.claim(handover.real_names(pattern))
     assert not first.claim(handover.real_names([str(tmp_path / "later.log")]))
     second.release()
+
+
+def test_a_forked_child_keeps_no_claim(folder: Path) -> None:
+    """Neither when its parent lets go, nor when its parent is gone."""
+    first, second = Neighbour(os.environ), Neighbour(os.environ)
+    assert first.claim(["a.log"])
+    with sleeping_child():
+        assert not second.claim(["a.log"])
+        first.release()
+        assert second.claim(["a.log"])
+    code = (
+        "import os, signal, sys, time\n"
+        "from arobust_otel.agent.neighbour import Neighbour\n"
+        "neighbour = Neighbour(os.environ)\n"
+        "assert neighbour.claim(['b.log'])\n"
+        "child = os.fork() or time.sleep(60)\n"
+        "print(child, flush=True)\n"
+        "sys.stdin.readline()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        assert not second.claim(["b.log"])
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.wait(30)
+        assert is_alive(child, read_stat(PROC, child).start_ticks)
+        assert second.claim(["b.log"])
+    finally:
+        os.kill(child, unix_signals.SIGKILL)
+        process.stdin.close()
+        process.stdout.close()
+    second.release()
+
+
+@contextlib.contextmanager
+def sleeping_child() -> Iterator[int]:
+    child = os.fork()
+    if not child:
+        unix_signals.pause()
+        os._exit(0)
+    try:
+        yield child
+    finally:
+        os.kill(child, unix_signals.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_files_beside_those_of_another_rank_are_named_when_nobody_has_them(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.log", "b.log"):
+        (tmp_path / name).touch()
+    other = Neighbour(os.environ)
+    assert other.claim(handover.real_names([str(tmp_path / "b.log")]))
+    client = MasterClient("127.0.0.1:9", say=lambda text: None)
+    agent = DiagnosisAgent(training_log_file=str(tmp_path / "*.log"))
+    agent.set_client(client)
+    agent.start()
+    until("the words", lambda: "nobody delivers" in caplog.text)
+    assert f"nobody delivers {tmp_path / 'a.log'}:" in caplog.text
+    agent.stop()
+    client.close(0.1)
+    other.release()
+
+
+def test_without_a_thread_nothing_is_raised_and_a_later_start_works(
+    folder: Path, master: MasterDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(tmp_path / "train.log")
+    writer.write(3)
+    client = MasterClient(master.url)
+    agent = DiagnosisAgent(training_log_file=str(writer.path))
+    agent.set_client(client)
+
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        agent.start()
+        agent.stop()
+        agent.start()
+    agent.start()
+    assert master.wait_for(lambda: all_once(master, 3) and bool(master.heartbeats), 30), lines_of(master)
+    agent.stop()
+    client.close()
 
 
 def test_looking_at_the_lock_does_not_keep_an_agent_out(tmp_path: Path) -> None:
