@@ -25,6 +25,7 @@ from arobust_otel.agent.neighbour import Neighbour
 from arobust_otel.collectors.logtail import Position
 from arobust_otel.collectors.procfs import PROC, read_stat
 from arobust_otel.common.constants import EnvConfigKey
+from arobust_otel.common.diagnosis_data import ResourceStats
 from arobust_otel.controller.diagnosis import DiagnosisAgent
 from arobust_otel.model import signals
 from arobust_otel.model.beacon import job_folder
@@ -196,11 +197,14 @@ def test_two_ranks_that_follow_one_log_send_it_once(
     master: MasterDouble, folder: Path, tmp_path: Path
 ) -> None:
     """And the node's figures come from one of them. When the first one ends, the other goes on."""
+    master.interval_seconds = 30.0  # so that a beat is the first or the last of its process
     writer = Writer(tmp_path / "train.log")
     writer.write(10)
     code = (
         "import sys\n"
         "from arobust_otel import DiagnosisAgent, LogCollector, MasterClient\n"
+        "from arobust_otel.controller import beating\n"
+        "beating.GOODBYE_SECONDS = 20.0\n"
         "client = MasterClient(sys.argv[1])\n"
         "agent = DiagnosisAgent()\n"
         "agent.set_client(client)\n"
@@ -325,6 +329,30 @@ def test_monitors_report_only_what_the_nodes_agent_does_not(
     training.stop()
 
 
+def test_a_reading_that_comes_after_the_stop_is_not_reported(
+    master: MasterDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver may take its time; and no client is made that nobody would close."""
+    monkeypatch.setenv(EnvConfigKey.MASTER_ADDR, master.url)
+    begun, go_on = threading.Event(), threading.Event()
+    read = ResourceMonitor.read
+
+    def slow_read(self: ResourceMonitor) -> ResourceStats:
+        begun.set()
+        go_on.wait(30)
+        return read(self)
+
+    monkeypatch.setattr(ResourceMonitor, "read", slow_read)
+    resources = ResourceMonitor.singleton_instance()
+    resources.start()
+    assert begun.wait(30)
+    resources.stop()
+    assert [name for name in our_threads() if "client" in name] == []
+    go_on.set()
+    until("its thread ends", lambda: not our_threads())
+    assert master.seen == []
+
+
 def names_of(master: MasterDouble) -> set[str]:
     return {name for name, _, _ in master.points()}
 
@@ -333,10 +361,13 @@ def test_a_script_that_stops_nothing_says_goodbye_and_loses_no_line(
     master: MasterDouble, folder: Path, tmp_path: Path
 ) -> None:
     """Also where it forked a child that ended before."""
+    master.interval_seconds = 30.0
     path = tmp_path / "train.log"
     code = (
         "import os, sys\n"
         "from arobust_otel import DiagnosisAgent, MasterClient\n"
+        "from arobust_otel.controller import beating, diagnosis\n"
+        "diagnosis.STOP_SECONDS = diagnosis.FLUSH_SECONDS = beating.GOODBYE_SECONDS = 20.0\n"
         "agent = DiagnosisAgent(training_log_file=sys.argv[2])\n"
         "agent.set_client(MasterClient(sys.argv[1]))\n"
         "agent.start()\n"

@@ -174,12 +174,17 @@ class ResourceMonitor(Singleton):
         return stats
 
     def _round(self, ended: threading.Event) -> None:
-        if not ended.is_set() and self._is_needed():
-            self.report_resource()
-
-    def _is_needed(self) -> bool:
-        """Whether nobody else on the node reports the same to our master."""
+        if ended.is_set():
+            return
         client = self._client.get()
-        if client is not None and not is_master_client(client):
+        if client is None or not self._is_needed(client):
+            return
+        stats = self.read()
+        if not ended.is_set():  # a driver may take its time: after the stop nothing is reported
+            hand_over(client, metric_of_reading(stats))
+
+    def _is_needed(self, client: Any) -> bool:
+        """Whether nobody else on the node reports the same to our master."""
+        if not is_master_client(client):
             return True
         return not self._neighbour.has_agent() and self._neighbour.claim([RESOURCES])

@@ -89,10 +89,11 @@ class TrainingMonitor:
         """
         if not speaks_for_the_job():
             return False
+        client = self._client.get()
         with self._lock:  # the caller's thread and ours: a step is reported once
-            return self._report_newest()
+            return self._report_newest(client)
 
-    def _report_newest(self) -> bool:
+    def _report_newest(self, client: Any) -> bool:
         values, error = guard.attempt("metrics file", self._read)
         if values is None:
             if error is not None:
@@ -101,7 +102,6 @@ class TrainingMonitor:
         step, at = values
         if step <= 0 or (step, at) == self._last:
             return False
-        client = self._client.get()
         if client is None:
             logger.warning("TrainingMonitor has no client: nothing is sent; call set_client()")
             return False
@@ -122,11 +122,14 @@ class TrainingMonitor:
         return int(values["step"]), float(values.get("timestamp") or time.time())
 
     def _round(self, ended: threading.Event) -> None:
+        if ended.is_set() or not speaks_for_the_job():
+            return
         client = self._client.get()
         shares = client is None or is_master_client(client)
         if ended.is_set() or (shares and Neighbour(os.environ).has_beacons()):
             return  # the node's agent reports the steps, from where they happen
-        self.report_step()
+        with self._lock:
+            self._report_newest(client)
 
 
 def speaks_for_the_job() -> bool:
