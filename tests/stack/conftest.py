@@ -20,6 +20,7 @@ NEEDS = {
     "test_forwarders_jaeger.py": ("jaeger",),
     "test_forwarders_loki.py": ("loki",),
     "test_forwarders_prometheus.py": ("prometheus",),
+    "test_guides.py": ("prometheus", "prometheus2", "alertmanager"),
     "test_jaeger.py": ("jaeger",),
     "test_loki.py": ("loki",),
     "test_prometheus.py": ("promtool", "prometheus"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 GUIDES = Path(__file__).parents[2] / "docs"
+FILES = Path(__file__).parents[2] / "collector_config"
 NAMES = ("prometheus.md", "loki.md", "traces.md", "collector.md")
 DAEMONS = ("prometheus", "alertmanager", "loki", "jaeger", "otelcol")
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -27,6 +28,16 @@ def starts(name: str) -> list[str]:
     """Arguments with which a guide starts a program."""
     (arguments,) = [words[1:] for words in commands() if words[0] == name and "validate" not in words]
     return arguments
+
+
+def headers() -> list[tuple[str, list[str]]]:
+    """(file, words) of every command in the heads of the configuration files."""
+    found = []
+    for path in sorted(FILES.glob("*.y*ml")):
+        text = path.read_text(encoding="utf-8").replace("\\\n#", "")
+        lines = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
+        found += [(path.name, shlex.split(line)) for line in lines if line.partition(" ")[0] in DAEMONS]
+    return found
 
 
 def checks() -> list[list[str]]:

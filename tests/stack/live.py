@@ -22,7 +22,16 @@ from arobust_otel.demo.torch_env import ensure
 from arobust_otel.demo.watch import Watch
 from tests.forwarders.sink import Sink, sinking
 from tests.stack import guides
-from tests.stack.running import AT_ONCE, CONFIG, asked, configuration, free_ports, running, until_answer
+from tests.stack.running import (
+    AT_ONCE,
+    CONFIG,
+    asked,
+    configuration,
+    free_ports,
+    listens_beyond,
+    running,
+    until_answer,
+)
 
 RANKS, CULPRIT = 4, 2
 RUN_SECONDS = 300.0
@@ -102,19 +111,13 @@ def stores(at: Addresses, folder: Path, webhook: Sink) -> Iterator[None]:
         "127.0.0.1:9093": _host(at.alertmanager),
         "127.0.0.1:9099": f"127.0.0.1:{webhook.port}",
     }
-    files = {"collector_config/": f"{configuration(folder, replaced)}/"}
+    places = {"collector_config/": f"{configuration(folder, replaced)}/"}
+    places |= {"127.0.0.1:9090": _host(at.prometheus), "127.0.0.1:9093": _host(at.alertmanager)}
     first, second, third = (f"127.0.0.1:{port}" for port in free_ports(3))
     # name: arguments beside the guide's, URL that answers when it is ready, environment
     started: dict[str, tuple[list[str], str, dict[str, str]]] = {
-        "alertmanager": (
-            [f"--storage.path={folder / 'alerts'}", f"--web.listen-address={_host(at.alertmanager)}",
-             "--cluster.listen-address="],
-            f"{at.alertmanager}/-/ready", {},
-        ),
-        "prometheus": (
-            [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={_host(at.prometheus)}"],
-            f"{at.prometheus}/-/ready", {},
-        ),
+        "alertmanager": ([f"--storage.path={folder / 'alerts'}"], f"{at.alertmanager}/-/ready", {}),
+        "prometheus": ([f"--storage.tsdb.path={folder / 'tsdb'}"], f"{at.prometheus}/-/ready", {}),
         "jaeger": ([], f"{at.jaeger}/api/services", {
             "JAEGER_UI": _host(at.jaeger), "JAEGER_HTTP": _host(at.traces),
             "JAEGER_QUERY_GRPC": first, "JAEGER_GRPC": second,
@@ -125,8 +128,9 @@ def stores(at: Addresses, folder: Path, webhook: Sink) -> Iterator[None]:
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         for name, (more, ready, environ) in started.items():
-            arguments = [*guides.placed(guides.starts(name), files), *more]
-            stack.enter_context(running(name, arguments, folder, ready, environ))
+            arguments = [*guides.placed(guides.starts(name), places), *more]
+            process = stack.enter_context(running(name, arguments, folder, ready, environ))
+            assert listens_beyond(process.pid) == []
         yield
 
 
@@ -140,7 +144,8 @@ def gateway(at: Addresses, folder: Path, master: str) -> Iterator[None]:
         "OTELCOL_QUEUE": str(folder / "queue"),
     }  # fmt: skip
     arguments = guides.placed(guides.starts("otelcol"), {"collector_config/": f"{CONFIG}/"})
-    with running("otelcol", arguments, folder, f"http://127.0.0.1:{health}", environ):
+    with running("otelcol", arguments, folder, f"http://127.0.0.1:{health}", environ) as process:
+        assert listens_beyond(process.pid) == []
         yield
 
 

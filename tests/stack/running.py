@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -116,6 +118,14 @@ def collecting(file: str, folder: Path, master: str, **environ: str) -> Iterator
     arguments = ["--config", str(CONFIG / file)]
     with running("otelcol", arguments, folder, f"http://127.0.0.1:{health}", values):
         yield f"http://127.0.0.1:{http}"
+
+
+def listens_beyond(pid: int) -> list[str]:
+    """Addresses where a process listens to other machines."""
+    held = psutil.Process(pid).net_connections("inet")
+    places = {(socket_.laddr.ip, socket_.laddr.port) for socket_ in held if socket_.status == "LISTEN"}
+    assert places, "it listens nowhere"
+    return [f"{ip}:{port}" for ip, port in sorted(places) if not ipaddress.ip_address(ip).is_loopback]
 
 
 def _answers(process: subprocess.Popen[bytes], log: Path, url: str) -> bool:
