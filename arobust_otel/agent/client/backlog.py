@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from arobust_otel.agent.parcel import OVERHEAD_BYTES, Chunk, Lane, Parcel, parcel_of, size_bytes
+from arobust_otel.agent.parcel import OVERHEAD_BYTES, Chunk, Lane, Parcel, count_items, parcel_of, size_bytes
 
 
 class Backlog:
@@ -51,7 +51,13 @@ class Backlog:
         if self._returned[lane]:
             self._flying = self._returned[lane].popleft()
             return self._flying
-        taken = self._take_chunks(lane, max_items, max_bytes)
+        taken: list[Chunk] = []
+        try:
+            self._take_chunks(lane, max_items, max_bytes, taken)
+        except BaseException:  # an item's owner changes it just now
+            self._lanes[lane].extendleft(reversed(taken))
+            self._waiting_items[lane] += count_items(taken)
+            raise
         self._flying = parcel_of(lane, taken) if taken else None
         return self._flying
 
@@ -116,23 +122,21 @@ class Backlog:
         flying = self._flying.chunks if self._flying is not None else ()
         return min([*heads, *(chunk.handed_mono for chunk in flying)], default=None)
 
-    def _take_chunks(self, lane: Lane, room_items: int, room_bytes: int) -> list[Chunk]:
-        taken: list[Chunk] = []
+    def _take_chunks(self, lane: Lane, room_items: int, room_bytes: int, taken: list[Chunk]) -> None:
         waiting = self._lanes[lane]
         while waiting and room_items > 0 and room_bytes > 0:
-            chunk = waiting.popleft()
+            chunk = waiting[0]
             fitting = min(_fitting(chunk, room_bytes, at_least=0 if taken else 1), room_items)
             if fitting == 0:
-                waiting.appendleft(chunk)
                 break
             if fitting < len(chunk.items):
-                chunk, rest = chunk.cut(fitting)
-                waiting.appendleft(rest)
+                chunk, waiting[0] = chunk.cut(fitting)
+            else:
+                waiting.popleft()
             taken.append(chunk)
             room_items -= len(chunk.items)
             room_bytes -= chunk.size_bytes
             self._waiting_items[lane] -= len(chunk.items)
-        return taken
 
     def _overflow(self) -> Iterator[Chunk]:
         while self.items > self._max_items or self.bytes > self._max_bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from arobust_otel import guard
 from arobust_otel.agent.client.metrics import ClientMetrics
 from arobust_otel.agent.parcel import Lane, Parcel
 from arobust_otel.agent.spool.spool import KILLED, OFF, OK, Spool, SpoolStats
@@ -61,7 +62,10 @@ class Safekeeping:
 
     def keep(self, parcel: Parcel) -> bool:
         """Store a parcel; False where it has to stay in memory."""
-        kept = self._disk is not None and self._disk.put(parcel)
+        disk = self._disk
+        kept = False
+        if disk is not None:
+            kept = bool(guard.attempt("spool", lambda: disk.put(parcel))[0])
         if not kept:
             self._again_at = time.monotonic() + AGAIN_SECONDS
         self._note()

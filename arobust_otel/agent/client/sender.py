@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
@@ -216,15 +216,28 @@ class Sender:
             self._queue.inbox.sleep(_AGAIN_SECONDS if lane in self._disk.lanes() else 0.0, deaf=True)
             return
         started = time.monotonic()
+        outcome = self._deliver(parcel)
+        try:
+            self._around.metrics.tried(time.monotonic() - started, self._tried.get(lane) == parcel.batch_id)
+            self._count(lane, outcome)
+            if outcome.retry is not None:
+                self._note_failure(lane, outcome.undelivered[0], outcome.retry)
+            else:
+                self._note_success(lane)
+        finally:
+            self._settle(parcel, outcome, stored)
+
+    def _deliver(self, parcel: Parcel) -> Outcome:
+        """Try a parcel; where that fails by itself, it is dropped and counted: nobody else has it now."""
         with self.speaking:
-            outcome = deliver(parcel, self._around.transport, self._left_seconds)
-        self._around.metrics.tried(time.monotonic() - started, self._tried.get(lane) == parcel.batch_id)
-        self._count(lane, outcome)
-        if outcome.retry is not None:
-            self._note_failure(lane, outcome.undelivered[0], outcome.retry)
-        else:
-            self._note_success(lane)
-        self._settle(parcel, outcome, stored)
+            outcome, error = guard.attempt(
+                "delivery of a parcel",
+                lambda: deliver(parcel, self._around.transport, self._left_seconds),
+            )
+        if outcome is None:
+            outcome = Outcome(settled=list(parcel.chunks))
+            outcome.drop("invalid", parcel.items, f"{type(error).__name__}: {error}")
+        return outcome
 
     def _left_seconds(self) -> float:
         left = self._settings.call_seconds
@@ -243,8 +256,12 @@ class Sender:
         if stored:
             self._disk.settle(parcel, outcome.undelivered)
         else:
-            self._queue.settle(outcome.settled)
-            self._queue.give_back(self._store(outcome.undelivered))
+            left = list(outcome.undelivered)
+            try:
+                self._queue.settle(outcome.settled)
+                self._store(left)
+            finally:
+                self._queue.give_back(left)
         self._tell()
 
     def _store_next(self, lane: Lane) -> bool:
@@ -252,18 +269,18 @@ class Sender:
         parcel = self._queue.take(lane)
         if parcel is None:
             return False
-        left = self._store([parcel])
-        self._queue.give_back(left)
+        left = [parcel]
+        try:
+            self._store(left)
+        finally:
+            self._queue.give_back(left)
         self._tell()
         return not left
 
-    def _store(self, parcels: Sequence[Parcel]) -> Sequence[Parcel]:
-        """Parcels of one lane go to the disk, in their order; returns those that stay in memory."""
-        for index, parcel in enumerate(parcels):
-            if not self._disk.keep(parcel):
-                return parcels[index:]
-            self._queue.settle(parcel.chunks, in_spool=True)
-        return ()
+    def _store(self, parcels: list[Parcel]) -> None:
+        """Parcels of one lane go to the disk, in their order; those that stay in memory stay in the list."""
+        while parcels and self._disk.keep(parcels[0]):
+            self._queue.settle(parcels.pop(0).chunks, in_spool=True)
 
     def _tell(self) -> None:
         if self._flushing:

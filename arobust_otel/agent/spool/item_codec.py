@@ -11,7 +11,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from arobust_otel import guard
@@ -30,14 +30,31 @@ _FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (*_CODE
 _PLAIN = frozenset({str, float, bool, type(None)})
 
 
+def encodable(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
+    """The chunks without those items that `encode_chunks` refuses; the same ones where it refuses none."""
+    kept = []
+    for chunk in chunks:
+        items = [item for item in chunk.items if guard.attempt("an item's JSON", lambda i=item: _item(i))[0]]  # type: ignore[misc]
+        if len(items) == len(chunk.items):
+            kept.append(chunk)
+        elif items:
+            kept.append(replace(chunk, items=items, size_bytes=1))  # on its way to the disk: nobody asks
+    return tuple(kept)
+
+
 def encode_chunks(chunks: Sequence[Chunk]) -> bytes:
     """The items of some chunks with what their delivery needs; receipts stay here.
 
     Raises:
-        ValueError: an item is none of ours.
+        Exception: an item is none of ours, or holds what it must not: see `encodable`.
     """
     values = [
-        [list(chunk.identity), chunk.handed_wall_ns, chunk.urgent, [_item(item) for item in chunk.items]]
+        [
+            [_plain(value, 0) for value in chunk.identity],
+            chunk.handed_wall_ns,
+            chunk.urgent,
+            [_item(item) for item in chunk.items],
+        ]
         for chunk in chunks
     ]
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
@@ -120,6 +137,8 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    if type(value) is dict:
+        value = value.copy()  # its owner may change it meanwhile
     if _MARK not in value and all(isinstance(key, str) for key in value):
         return {key: _plain(item, depth) for key, item in value.items()}
     pairs = [[_plain(key, depth), _plain(item, depth)] for key, item in value.items()]

@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from arobust_otel.agent.parcel import Lane, Parcel
+from arobust_otel import guard
+from arobust_otel.agent.parcel import Lane, Parcel, count_items
 from arobust_otel.agent.spool.folder import (
     DATABASE,
     DATABASE_FILES,
@@ -30,13 +31,13 @@ from arobust_otel.agent.spool.folder import (
     slots_of,
 )
 from arobust_otel.agent.spool.heritage import inherit
-from arobust_otel.agent.spool.item_codec import encode_chunks
+from arobust_otel.agent.spool.item_codec import encodable, encode_chunks
 from arobust_otel.agent.spool.ledger import Account, Ledger
 from arobust_otel.agent.spool.shelf import DAMAGED, FULL, OFF, OK, Shelf, SpoolLimits, SpoolStats
 from arobust_otel.agent.spool.store import Store, is_damage, is_full
 
 T = TypeVar("T")
-KILLED = "killed"
+KILLED, INVALID = "killed", "invalid"
 _AGAIN_SECONDS = 10.0  # a spool that failed is tried again after so long
 _DISK_ERRORS = (sqlite3.Error, OSError, SpoolRefused)
 
@@ -84,14 +85,23 @@ class Spool:
         return self._stats.state
 
     def put(self, parcel: Parcel) -> bool:
-        """Store a parcel that was in memory; False where it is not kept: then the caller drops and counts."""
-        try:
-            body = encode_chunks(parcel.chunks)
-        except (ValueError, RecursionError):
+        """Store a parcel that was in memory; False where it is not kept: then the caller drops and counts.
+
+        Of a parcel that is kept, items that cannot be stored are dropped, as ``invalid`` in `take_dropped`.
+        """
+        kept = parcel
+        body, error = guard.attempt("encoding of a parcel", lambda: encode_chunks(parcel.chunks))
+        if error is not None:
+            kept = replace(parcel, chunks=encodable(parcel.chunks))
+            body, _ = guard.attempt("encoding of a parcel", lambda: encode_chunks(kept.chunks))
+        if body is None or len(body) > self.limits.max_bytes:
             return False
-        if len(body) > self.limits.max_bytes:
+        stored = body
+        if not self._safely(lambda shelf: not kept.chunks or shelf.put(kept, stored), False):
             return False
-        return self._safely(lambda shelf: shelf.put(parcel, body), False)
+        if kept is not parcel:
+            self._refuse(parcel, kept)
+        return True
 
     def head(self, lane: Lane) -> Parcel | None:
         """The oldest parcel of a lane; it stays until it is removed."""
@@ -147,6 +157,12 @@ class Spool:
                 self._slot.release()
             self._slot, self._is_open = None, False
         _open_spools.discard(self)
+
+    def _refuse(self, parcel: Parcel, kept: Parcel) -> None:
+        """Count the items that could not be stored of a parcel."""
+        self.ledger.note_settled(_volatile(parcel) - _volatile(kept))
+        with self._lock:
+            self._dropped[INVALID] = self._dropped.get(INVALID, 0) + parcel.items - kept.items
 
     # --- states -------------------------------------------------------------------------------------------
 
@@ -287,6 +303,11 @@ class Spool:
         self._dropped = {}
         self._stats = SpoolStats(state="failed: the spool is its parent's")
         self.ledger.leave()
+
+
+def _volatile(parcel: Parcel) -> int:
+    """Items that only memory has: one with an acknowledgement comes again from its source."""
+    return count_items(chunk for chunk in parcel.chunks if chunk.receipt.acknowledged is None)
 
 
 __all__ = ["FULL", "KILLED", "OFF", "OK", "Spool", "SpoolLimits", "SpoolStats"]

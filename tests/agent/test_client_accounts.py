@@ -1,0 +1,121 @@
+"""Every item is accounted for, also where something unexpected happens to it.
+
+accepted + recovered = delivered + dropped + waiting in memory + waiting on the disk, and `flush` ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from arobust_otel.agent.client import sender
+from arobust_otel.agent.master_client import MasterClient
+from arobust_otel.agent.spool.ledger import read_account
+from arobust_otel.model import signals
+from arobust_otel.model.identity import JobIdentity
+from arobust_otel.model.samples import Event, StackCapture
+from tests.agent.clients import client, line, points
+from tests.agent.server import free_port, running
+from tests.agent.test_client_spool import wait_until
+
+
+class Changing(dict[str, Any]):
+    """Attributes that their owner changes while somebody reads them."""
+
+    def items(self) -> Any:
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+def accounted(stats: Mapping[str, float]) -> bool:
+    waits = stats["queue_items"] + stats.get("spool_items", 0)
+    return stats["accepted"] + stats["recovered"] == stats["delivered"] + stats["dropped"] + waits
+
+
+def killed_items(folder: Path) -> float:
+    """What a client that comes later would count as lost with the process that had this folder."""
+    (spool,) = list(folder.rglob("ledger"))
+    account = read_account(spool)
+    return account.lost(account.spooled)
+
+
+def of_every_kind() -> list[Any]:
+    """One stack whose threads are none, and one fact that changes, among good ones."""
+    stack = StackCapture(1, 1, 0, 1, "py-spy", "c", ("no thread",), "text")  # type: ignore[arg-type]
+    fact = Event("changing", 1, "body", Changing(key="value"))
+    return [Event("good", 1, "first"), fact, Event("good", 1, "second"), stack, *points(0, 3)]
+
+
+def test_an_item_that_cannot_be_stored_is_counted_and_its_batch_is_stored(tmp_path: Path) -> None:
+    port = free_port()
+    heard: list[str] = []
+    with client(f"http://127.0.0.1:{port}", spool_dir=tmp_path) as ours:
+        ours.report(of_every_kind())
+        ours.report([line(1)], lambda: heard.append("acknowledged"))
+        assert wait_until(lambda: ours.stats()["queue_items"] == 0)
+        assert heard == ["acknowledged"]
+        assert ours.stats()["dropped.invalid"] == 3, "the stack, as a fact and as a span, and the fact"
+        assert ours.stats()["spool_items"] == 6
+        assert accounted(ours.stats())
+        assert killed_items(tmp_path) == 0
+        with running(port) as master:
+            assert ours.flush(10)
+            assert sorted(master.bodies()) == ["first", "line 1", "second"]
+            assert len(master.points()) == 3
+        assert accounted(ours.stats())
+
+
+def test_a_batch_of_which_nothing_can_be_stored_is_counted(tmp_path: Path) -> None:
+    with client(f"http://127.0.0.1:{free_port()}", spool_dir=tmp_path) as ours:
+        ours.report([Event("changing", 1, "body", Changing(key="value"))] * 5)
+        assert wait_until(lambda: ours.stats()["queue_items"] == 0)
+        assert ours.stats()["dropped.invalid"] == 5
+        assert ours.flush(5)
+        assert accounted(ours.stats())
+        assert killed_items(tmp_path) == 0
+
+
+def test_a_job_whose_rank_is_a_number_of_numpy_is_stored_and_delivered(tmp_path: Path) -> None:
+    port = free_port()
+    job = JobIdentity("job-1", 0, "host-a", numpy.int64(0))
+    quiet = {"say": lambda text: None, "spool_dir": tmp_path}
+    ours = MasterClient(f"http://127.0.0.1:{port}", job, **quiet)
+    ours.report([*points(0, 3), Event("fact", 1, "body")])
+    ours.close(2.0)
+    assert ours.stats()["spool_items"] == 4
+    with running(port) as master, client(master.url, spool_dir=tmp_path) as heir:
+        assert heir.flush(10)
+        assert len(master.points()) == 3
+        (request,) = master.requests("logs")
+        names = [item.key for item in request.resource_logs[0].resource.attributes]
+        assert signals.NODE_RANK in names
+
+
+@pytest.mark.parametrize("with_disk", [False, True])
+def test_a_bug_while_a_batch_is_on_its_way_costs_this_batch_and_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_disk: bool
+) -> None:
+    real = sender.deliver
+    bugs = [KeyError("a bug")]
+
+    def deliver(*arguments: Any) -> Any:
+        if bugs:
+            raise bugs.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(sender, "deliver", deliver)
+    said: list[str] = []
+    spool = {"spool_dir": tmp_path} if with_disk else {}
+    with running() as master, client(master.url, say=said.append, **spool) as ours:
+        ours.report(points(0, 4))
+        assert ours.flush(10)
+        assert ours.stats()["dropped.invalid"] == 4
+        assert any("KeyError" in text for text in said)
+        ours.report(points(4, 4))
+        assert ours.flush(10)
+        assert [value for _, value, _ in master.points()] == [4, 5, 6, 7]
+        assert accounted(ours.stats())
+        assert not with_disk or killed_items(tmp_path) == 0
