@@ -12,9 +12,9 @@ import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from tests.forwarders.sink import Sink, sinking
+from tests.forwarders.sink import TAKEN, Sink, sinking
 from tests.stack.guides import placed
-from tests.stack.running import CONFIG, check, collecting, program, until_answer
+from tests.stack.running import CONFIG, check, collecting, free_ports, program, until_answer
 
 FILES = ("otelcol-agent.yaml", "otelcol-gateway.yaml", "otelcol-prometheus-2.yaml")
 
@@ -23,8 +23,17 @@ FILES = ("otelcol-agent.yaml", "otelcol-gateway.yaml", "otelcol-prometheus-2.yam
 def test_the_collector_accepts_it(file: str, tmp_path: Path) -> None:
     check(
         [program("otelcol"), "validate", "--config", str(CONFIG / file)],
-        {"OTELCOL_QUEUE": str(tmp_path / "queue")},
+        {"OTELCOL_QUEUE": str(tmp_path / "queue"), "AROBUST_HOST": "node-a"},
     )
+
+
+def test_the_node_agent_does_not_start_without_a_name_of_its_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AROBUST_HOST", raising=False)
+    command = [program("otelcol"), "validate", "--config", str(CONFIG / "otelcol-agent.yaml")]
+    with pytest.raises(AssertionError, match=r'error with key "host\.name"'):
+        check(command, {"OTELCOL_QUEUE": str(tmp_path / "queue")})
 
 
 def test_the_collector_accepts_what_the_compose_file_adds(tmp_path: Path) -> None:
@@ -77,7 +86,10 @@ def test_the_node_agent_keeps_a_traceback_whole_and_names_its_host_and_job(tmp_p
     log = tmp_path / "rank0.log"
     log.touch()
     traceback = 'ValueError: odd\n  File "train.py", line 3, in step\n    raise ValueError("odd")'
-    environ = {"AROBUST_LOGS": str(tmp_path / "*.log"), "AROBUST_JOB_ID": "gpt", "HOSTNAME": "node-a"}
+    environ = {
+        "AROBUST_LOGS": str(tmp_path / "*.log"), "AROBUST_JOB_ID": "gpt", "AROBUST_HOST": "node-a",
+        "AROBUST_MASTER_TOKEN": "secret",
+    }  # fmt: skip
     folder = tmp_path / "otelcol"
     folder.mkdir()
     with sinking() as sink, collecting("otelcol-agent.yaml", folder, sink.url, **environ):
@@ -89,6 +101,33 @@ def test_the_node_agent_keeps_a_traceback_whole_and_names_its_host_and_job(tmp_p
     attributes = {
         item.key: item.value.string_value for item in request.resource_metrics[0].resource.attributes
     }
+    assert {headers["Authorization"] for headers in sink.headers} == {"Bearer secret"}
     assert attributes["host.name"] == "node-a"
+    assert attributes["service.instance.id"] == "node-a/otelcol-agent"
     assert attributes["arobust.job.id"] == "gpt"
     assert lines_of(sink)[0] == "step 1"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("file", ["otelcol-gateway.yaml", "otelcol-agent.yaml"])
+def test_a_wrong_token_makes_it_drop_and_it_counts_what_it_dropped(file: str, tmp_path: Path) -> None:
+    (metrics,) = free_ports(1)
+    environ = {"AROBUST_HOST": "node-a", "OTELCOL_METRICS_PORT": str(metrics)}
+    with sinking() as sink:
+        sink.judge = lambda signal, body: (401, {}, b"")
+        with collecting(file, tmp_path, sink.url, **environ) as url:
+            send_line(url, "lost")
+            until_answer("its count", lambda: failed_records(f"http://127.0.0.1:{metrics}/metrics"))
+        sink.judge = lambda signal, body: TAKEN
+        with collecting(file, tmp_path, sink.url, **environ) as url:
+            send_line(url, "later")
+            until_answer("a line", lambda: lines_of(sink))
+    assert lines_of(sink) == ["later"]
+
+
+def failed_records(url: str) -> float:
+    """Log records that the Collector gave up."""
+    name = "otelcol_exporter_send_failed_log_records"
+    lines = requests.get(url, timeout=10).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))

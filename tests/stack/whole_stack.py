@@ -135,4 +135,4 @@ def test_a_panel_of_a_board_shows_something(story: Story, question: boards.Quest
 @pytest.mark.parametrize("words", guides.checks(), ids=" ".join)
 def test_a_check_of_a_guide_is_content(words: list[str], tmp_path: Path) -> None:
     command = [program(words[0]), *words[1:]]
-    check(command, {"OTELCOL_QUEUE": str(tmp_path)}, CONFIG.parent)
+    check(command, {"OTELCOL_QUEUE": str(tmp_path), "AROBUST_HOST": "node-a"}, CONFIG.parent)
