@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from arobust_otel.model.wire_names import BATCH_ID_HEADER
 
 SERVICES: dict[str, tuple[Any, Any, Any]] = {
     "metrics": (
@@ -77,7 +78,10 @@ def as_details(info: RetryInfo) -> tuple[tuple[str, bytes], ...]:
 
 
 class GrpcMasterDouble:
-    """Collects what arrives; `script` decides the answer, success by default."""
+    """Collects what arrives; `script` decides the answer, success by default.
+
+    As the real master, it keeps a batch once that comes again under the same id.
+    """
 
     def __init__(
         self,
@@ -89,6 +93,8 @@ class GrpcMasterDouble:
         self.script = script or (lambda received: Reply())
         self.seen: list[Received] = []
         self.accepted: list[Received] = []
+        self._kept: set[tuple[str, str]] = set()  # signal and batch id
+        self._changing = threading.Lock()
         self._pool = futures.ThreadPoolExecutor(8)
         self._server = grpc.server(self._pool, options=(("grpc.so_reuseport", 0), *options))
         for signal, (servicer, add, response) in SERVICES.items():
@@ -114,7 +120,8 @@ class GrpcMasterDouble:
     def take(self, signal: str, request: Any, context: grpc.ServicerContext, response: Any) -> Any:
         metadata = {entry.key: entry.value for entry in context.invocation_metadata()}
         received = Received(signal, request, metadata, context.peer())
-        self.seen.append(received)
+        with self._changing:
+            self.seen.append(received)
         reply = self.script(received)
         if reply.hold is not None:
             reply.hold.wait(20)
@@ -122,7 +129,11 @@ class GrpcMasterDouble:
             context.set_trailing_metadata(reply.trailers)
         if reply.code is not grpc.StatusCode.OK:
             context.abort(reply.code, reply.details)
-        self.accepted.append(received)
+        key = (signal, metadata.get(BATCH_ID_HEADER, ""))
+        with self._changing:
+            if not key[1] or key not in self._kept:  # other exporters give no id
+                self.accepted.append(received)
+            self._kept.add(key)
         return response(partial_success=reply.partial) if reply.partial else response()
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -38,11 +39,15 @@ Script = Callable[[str, bytes], Answer]
 
 
 class MasterDouble:
-    """Collects what arrives; `script` decides the answer to OTLP requests, 200 by default."""
+    """Collects what arrives; `script` decides the answer to OTLP requests, 200 by default.
+
+    As the real master, it keeps a batch once that comes again under the same id.
+    """
 
     def __init__(self, port: int = 0, script: Script | None = None) -> None:
         self.script = script or (lambda signal, body: Answer())
         self.accepted: list[tuple[str, bytes]] = []
+        self._kept: set[tuple[str, str]] = set()  # signal and batch id
         self.seen: list[tuple[str, float]] = []
         self.batch_ids: list[str] = []  # of each request in `seen`
         self.headers: list[dict[str, str]] = []  # of OTLP requests, names in lower case
@@ -69,12 +74,8 @@ class MasterDouble:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
-                if self.path != PATH:
-                    double.headers.append({name.lower(): value for name, value in self.headers.items()})
-                    double.peers.append(self.client_address)
-                if self.path != PATH:
-                    double.batch_ids.append(self.headers.get(BATCH_ID_HEADER, ""))
-                answer = double.take(self.path, body)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                answer = double.take(self.path, body, headers, self.client_address)
                 if answer.hold is not None:
                     answer.hold.wait(20)
                 if answer.close:
@@ -93,6 +94,7 @@ class MasterDouble:
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             allow_reuse_address = True
+            request_queue_size = 128
 
             def handle_error(self, request: object, client_address: object) -> None:
                 pass
@@ -103,19 +105,31 @@ class MasterDouble:
         self._thread = threading.Thread(target=lambda: self.server.serve_forever(0.02), daemon=True)
         self._thread.start()
 
-    def take(self, path: str, body: bytes) -> Answer:
+    def take(self, path: str, body: bytes, headers: dict[str, str], peer: Any) -> Answer:
         with self.changed:
             try:
                 if path == PATH:
                     return self._heartbeat(body)
                 signal = path.rpartition("/")[2]
+                batch_id = headers.get(BATCH_ID_HEADER, "")
                 self.seen.append((signal, time.monotonic()))
+                self.headers.append(headers)
+                self.peers.append(peer)
+                self.batch_ids.append(batch_id)
                 answer = self.script(signal, body)
-                if answer.status == 200 and not answer.close:
+                if answer.status == 200 and not answer.close and self._is_new(signal, batch_id):
                     self.accepted.append((signal, body))
                 return answer
             finally:
                 self.changed.notify_all()
+
+    def _is_new(self, signal: str, batch_id: str) -> bool:
+        """Whether this batch was not accepted before; who gives no id, as other exporters, is always new."""
+        key = (signal, batch_id)
+        if batch_id and key in self._kept:
+            return False
+        self._kept.add(key)
+        return True
 
     def _heartbeat(self, body: bytes) -> Answer:
         self.heartbeats.append(decode_heartbeat(body))
@@ -131,7 +145,7 @@ class MasterDouble:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 40.0) -> bool:
         with self.changed:
             return self.changed.wait_for(condition, seconds)
 

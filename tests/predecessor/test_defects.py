@@ -140,7 +140,10 @@ def test_defect_04_resources_and_steps_leave_the_node(
     assert (signals.STEP, 12) in [(name, value) for name, value, _ in master.points()]
 
 
-def test_defect_05_heartbeats_are_real_and_bring_commands_back(master: MasterDouble) -> None:
+def test_defect_05_heartbeats_are_real_and_bring_commands_back(
+    master: MasterDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arobust_otel.controller.beating.GOODBYE_SECONDS", 20.0)
     client = MasterClient(master.url, IDENTITY)
     master.interval_seconds = 0.2
     agent = agent_with(client)
@@ -154,7 +157,7 @@ def test_defect_05_heartbeats_are_real_and_bring_commands_back(master: MasterDou
         assert master.wait_for(
             lambda: any(result.id == "c1" for beat in master.heartbeats for result in beat.results), 20
         )
-        client.flush(5)
+        client.flush(20)
         dumps = [r.body.string_value for r in master.log_records() if r.event_name == signals.STACK_DUMP]
         assert any("test_defect_05" in body for body in dumps)
         agent.stop()
