@@ -80,6 +80,7 @@ class Agent:
         self._settings = settings
         self._wake = threading.Event()
         self._stopped = threading.Event()
+        self._is_closing = False
         self._acknowledged: collections.deque[tuple[str, int]] = collections.deque()
         self._view = View(JobIdentity(assignment.job_id, 0, socket.gethostname()))
         self._scan = NodeScan(job_folders(assignment.beacon_root, assignment.job_id, os.environ))
@@ -161,18 +162,23 @@ class Agent:
         for fact in facts:
             pid = getattr(fact, "attributes", {}).get(signals.PID)
             settled = self._settled([fact])
-            self._client.report([fact], settled, identity=self._view.identity_of(pid), given_up=settled)
+            identity = self._view.identity_of(pid)
+            self._client.report([fact], settled, identity=identity, given_up=self._unless_closing(settled))
 
     def _report_lines(self, lines: tuple[LogLine, ...]) -> None:
         """Log offsets move when a report is in the journal or the spool, or was given up and counted."""
         settled = self._settled(lines)
-        self._client.report(lines, settled, given_up=settled)
+        self._client.report(lines, settled, given_up=self._unless_closing(settled))
 
     def _settled(self, items: Sequence[Item]) -> Callable[[], None] | None:
         """What is called once items are settled; None where no source wants to know."""
         known = (item for item in items if isinstance(item, (Event, LogLine)))
         places = [(item.path, item.end_offset) for item in known if item.path]
         return (lambda: self._acknowledged.extend(places)) if places else None
+
+    def _unless_closing(self, settled: Callable[[], None] | None) -> Callable[[], None] | None:
+        """What is given up at the end for lack of time is the next agent's to read."""
+        return None if settled is None else lambda: None if self._is_closing else settled()
 
     def _apply_acknowledgements(self) -> None:
         """In the collectors' thread: they have no locks."""
@@ -208,6 +214,7 @@ class Agent:
         self._client.flush(self._flush_seconds(deadline))
         self._apply_acknowledgements()
         self._heartbeats.finish(max(0.2, deadline - time.monotonic()))
+        self._is_closing = True
         self._client.close(max(0.1, deadline - time.monotonic()))
         self._apply_acknowledgements()  # also of what the spool has taken at the end
         self._sampler.close()

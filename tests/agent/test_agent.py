@@ -234,6 +234,30 @@ def test_the_agent_ends_in_time_without_a_master(world: World) -> None:
     assert time.monotonic() - started < 7
 
 
+def test_lines_that_an_agent_without_a_disk_had_at_its_end_are_read_by_the_next(
+    world: World, tmp_path: Path
+) -> None:
+    world.rank(0)
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"step {number}\n" for number in range(1, 50)))
+    port = free_port()
+    flags = (f"http://127.0.0.1:{port}", "--log-file", str(log))
+    ended = start(world, *flags, AROBUST_SPOOL_DIR="off")
+    deadline = time.monotonic() + 10
+    while not (world.folder / "agent.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1.0)  # it has read the log
+    ended.send_signal(unix_signals.SIGTERM)
+    assert finished(ended)[0] == 0
+    with running(port) as master:
+        again = start(world, *flags, AROBUST_SPOOL_DIR="off")
+        assert master.wait_for(lambda: "step 49" in master.bodies(), 15)
+        again.terminate()
+        assert finished(again)[0] == 0
+        steps = [text for text in master.bodies() if text.startswith("step")]
+        assert steps == [f"step {number}" for number in range(1, 50)]
+
+
 def test_an_agent_that_is_killed_in_an_outage_leaves_everything_to_the_next(
     world: World, tmp_path: Path
 ) -> None:

@@ -13,12 +13,13 @@ import numpy
 import pytest
 
 from arobust_otel.agent.client import sender
+from arobust_otel.agent.data_collector import LogCollector
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.agent.spool.ledger import read_account
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, StackCapture
-from tests.agent.clients import client, line, points
+from tests.agent.clients import JOB, QUICK, client, line, points
 from tests.agent.server import free_port, running
 from tests.agent.test_client_spool import wait_until
 
@@ -119,3 +120,35 @@ def test_a_bug_while_a_batch_is_on_its_way_costs_this_batch_and_is_counted(
         assert [value for _, value, _ in master.points()] == [4, 5, 6, 7]
         assert accounted(ours.stats())
         assert not with_disk or killed_items(tmp_path) == 0
+
+
+def test_a_source_hears_that_its_lines_were_given_up_because_the_client_is_closed() -> None:
+    heard: list[str] = []
+    ours = MasterClient(f"http://127.0.0.1:{free_port()}", JOB, QUICK, say=lambda text: None)
+    ours.report([line(1)], lambda: heard.append("acknowledged"), given_up=lambda: heard.append("first"))
+    ours.close(0.5)
+    assert heard == ["first"]
+    ours.report([line(2)], lambda: heard.append("acknowledged"), given_up=lambda: heard.append("second"))
+    assert heard == ["first", "second"]
+    assert accounted(ours.stats())
+
+
+def test_a_log_goes_on_with_a_new_client_after_the_old_one_was_closed(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("")
+    collector = LogCollector(str(log))
+    closed = MasterClient(f"http://127.0.0.1:{free_port()}", JOB, QUICK, say=lambda text: None)
+    collector.set_client(closed)
+    assert collector.collect_data() == ""
+    log.write_text("kept\n")
+    assert wait_until(lambda: collector.collect_data() == "kept\n")
+    collector.store_data("kept\n")
+    closed.close(0.2)
+    with running() as master, client(master.url) as ours:
+        collector.set_client(ours)
+        text = collector.collect_data()
+        assert text == "kept\n"
+        collector.store_data(text)
+        assert ours.flush(10)
+        assert master.bodies() == ["kept"]
+    collector.forget()

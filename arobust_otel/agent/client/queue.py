@@ -105,7 +105,7 @@ class ClientQueue:
         count = 0
         for chunk in chunks:
             first, chunk.receipt.lost = not chunk.receipt.lost, True
-            if first and reason == "queue_full":
+            if first:
                 call(chunk.receipt.given_up, "given up")
             self._note_settled(chunk)
             count += len(chunk.items)
