@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arobust_otel.errors import JournalError, JournalLocked
-from arobust_otel.journal.durable import NO_ROOM, make_private_folder, sync_folder, write_atomically
+from arobust_otel.journal.durable import (
+    NO_HANDLE,
+    NO_ROOM,
+    make_private_folder,
+    sync_folder,
+    write_atomically,
+)
 from arobust_otel.journal.format import (
     SEAL,
     SEGMENT_BYTES,
@@ -55,6 +61,7 @@ class Appender:
         self._lock_handle = lock
         self._mutex = threading.Lock()
         self._handle = -1
+        self._syncing: list[int] = []  # handles that a `sync` uses now
         self._salt = 0
         self._position = 0
         self._received_ns = 0
@@ -127,12 +134,15 @@ class Appender:
             self._check()
             if self._handle < 0:  # sealed and on disk; the next segment finds no room
                 return self._durable
-            reached = self.next_offset
-            handle = os.dup(self._handle)
+            reached, handle = self.next_offset, self._handle
+            self._syncing.append(handle)  # of the journal's own: a new one may not be had when it is needed
         try:
             self._synchronise(handle)
         finally:
-            os.close(handle)
+            with self._mutex:
+                self._syncing.remove(handle)
+                if handle != self._handle:
+                    self._close_handle(handle)
         with self._mutex:
             self._durable = max(self._durable, reached)
             return self._durable
@@ -156,11 +166,21 @@ class Appender:
         self.close()
 
     def _release(self) -> None:
-        for handle in (self._handle, self._lock_handle):
-            if handle >= 0:
-                os.close(handle)
-        self._handle = self._lock_handle = -1
-        self._broken = self._broken or "it is closed"
+        with self._mutex:
+            self._leave_segment()
+            if self._lock_handle >= 0:
+                os.close(self._lock_handle)
+            self._lock_handle = -1
+            self._broken = self._broken or "it is closed"
+
+    def _leave_segment(self) -> None:
+        handle, self._handle = self._handle, -1
+        self._close_handle(handle)
+
+    def _close_handle(self, handle: int) -> None:
+        """Close it, or leave that to the last `sync` that uses it."""
+        if handle >= 0 and handle not in self._syncing:
+            os.close(handle)
 
     def _check(self) -> None:
         if self._broken:
@@ -219,11 +239,10 @@ class Appender:
         self._write(Stamp(self.next_offset, self._durable, self._received_ns, SEAL), NO_SOURCE, b"")
         self._synchronise(self._handle)
         self._durable = self._pending = self.next_offset
-        os.close(self._handle)
-        self._handle = -1
+        self._leave_segment()
 
     def _begin_segment(self) -> None:
-        """Begin the pending segment; where there is no room for it, a later append tries again."""
+        """Begin the pending segment; where there is no room or handle for it, a later append tries again."""
         salt = int.from_bytes(os.urandom(4), "little")
         path = segment_path(self.folder, self._pending)
         header = SegmentHeader(self._pending, self._received_ns, salt)
@@ -231,7 +250,8 @@ class Appender:
             write_atomically(path, header.pack())
             self._handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         except OSError as error:
-            if self._note_full(error) and not path.exists():
+            passes = self._note_full(error) or error.errno in NO_HANDLE
+            if passes and not path.exists():
                 raise JournalError(f"nothing appended: no new segment: {error}") from error
             self._broken = f"no new segment: {error}"
             raise JournalError(self._broken) from error
@@ -270,8 +290,8 @@ class Appender:
         sync_folder(self.folder)
         self._durable = self.next_offset
         if tail.sealed:
-            os.close(self._handle)
-            self._handle, self._pending = -1, self.next_offset
+            self._leave_segment()
+            self._pending = self.next_offset
 
 
 def _lock(folder: Path) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_HANDLE = (errno.EMFILE, errno.ENFILE)  # as many files are open as may be
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from arobust_otel.master.receptions import store_receptions
 from arobust_otel.master.wire import Orders
 from arobust_otel.receiver.answers import Refusal
 from arobust_otel.receiver.commit import GroupCommit
+from arobust_otel.receiver.handles import Shortage, handles_for, within_handles
 from arobust_otel.receiver.http import ReceiverApp
 from arobust_otel.receiver.intake import Intake
 from arobust_otel.receiver.limits import ReceiverLimits
@@ -60,7 +61,7 @@ class ReceiveRole:
         layout = Layout(settings.data_dir)
         self.settings = settings
         self.appender = appender
-        self.limits = ReceiverLimits(body_bytes=settings.max_request_bytes)
+        self.limits = _limits(settings)
         self.commit = GroupCommit(appender, durable=settings.sync)
         self.intake = Intake(appender, self.commit, self.limits, settings.heartbeat_seconds)
         self.app = ReceiverApp(self.intake, self.limits, settings.token)
@@ -87,6 +88,7 @@ class ReceiveRole:
 
     async def run(self, control: Control) -> int:
         """Serve until told to stop; returns the exit code."""
+        asyncio.get_running_loop().set_exception_handler(Shortage(_say_shortage))
         if not await self._begin(control):
             self.commit.close()
             return 1
@@ -198,6 +200,24 @@ class ReceiveRole:
             return False
         self.grpc_state = "ok"
         return True
+
+
+def _say_shortage(error: OSError) -> None:
+    log.error("receive: %s: new connections wait; allow more open files (ulimit -n)", error)
+
+
+def _limits(settings: MasterSettings) -> ReceiverLimits:
+    wished = ReceiverLimits(body_bytes=settings.max_request_bytes)
+    limits = within_handles(wished)
+    if limits.connections < wished.connections:
+        log.warning(
+            "receive: few open files are allowed (ulimit -n): %d HTTP connections at one time instead of %d;"
+            " all of them need a limit of %d",
+            limits.connections,
+            wished.connections,
+            handles_for(wished),
+        )
+    return limits
 
 
 async def run_receive(orders: Orders, control: Control) -> int:

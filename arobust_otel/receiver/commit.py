@@ -48,18 +48,28 @@ class GroupCommit:
         self._thread.shutdown()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            group, self._waiting = self._waiting, []
-            error: JournalError | None = None
-            try:
-                await loop.run_in_executor(self._thread, self.appender.sync)
-            except JournalError as failure:
-                error = failure
-                self.failed.set()
+        """Group after group. However it ends, nobody is left waiting, and a later `wait` begins anew."""
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                await self._commit(group)
+        finally:
+            left, self._waiting, self._task = self._waiting, [], None
+            _settle(left, JournalError("the commit was broken off"))
+
+    async def _commit(self, group: list[asyncio.Future[None]]) -> None:
+        error: JournalError | None = JournalError("the commit was broken off")
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self.appender.sync)
+            error = None
+        except JournalError as failure:
+            error = failure
+            self.failed.set()
+        except OSError as failure:  # the system lacked something for a moment; the disk has refused nothing
+            error = JournalError(f"nothing is durable yet: {failure}")
+        finally:
             self.commits += 1
             _settle(group, error)
-        self._task = None
 
 
 def _settle(group: list[asyncio.Future[None]], error: JournalError | None) -> None:

@@ -130,10 +130,12 @@ class Intake:
 
     async def _finish(self, key: tuple[str, str]) -> bool:
         durable = False
-        with suppress(JournalError):
-            await self._commit.wait()
-            durable = True
-        self.repeats.end(key, durable=durable)
+        try:
+            with suppress(JournalError):
+                await self._commit.wait()
+                durable = True
+        finally:  # in any case: later copies wait for this one
+            self.repeats.end(key, durable=durable)
         return durable
 
     async def heartbeat(self, body: bytes, content_encoding: str) -> Reply:
