@@ -125,10 +125,13 @@ class MasterAlert:
         return {"summary": self.summary, "description": self.description, "runbook_url": link}
 
 
-MASTER_UP, LAG, DROPPED, LOST = (
+MASTER_UP, LAG, DROPPED, LOST, JUDGE_LAG, WRITABLE = (
     metric_name(name)
-    for name in (signals.MASTER_UP, signals.FORWARDER_LAG, signals.FORWARDER_DROPPED, signals.CLIENT_DROPPED)
-)
+    for name in (
+        signals.MASTER_UP, signals.FORWARDER_LAG, signals.FORWARDER_DROPPED, signals.CLIENT_DROPPED,
+        signals.JUDGE_LAG, signals.JOURNAL_WRITABLE,
+    )
+)  # fmt: skip
 FORWARDER, REASON, ROLE = (
     label_name(name) for name in (signals.FORWARDER, signals.REASON, signals.MASTER_ROLE)
 )
@@ -158,6 +161,28 @@ MASTER_ALERTS = (
         f"The master's process {{{{ $labels.{ROLE} }}}} does not run",
         "The supervisor starts it again, and what arrived is in the journal. Where this lasts, the master's "
         "own words say why; `arobust status` shows all roles.",
+    ),
+    MasterAlert(
+        "ArobustJudgeBehind",
+        f'{JUDGE_LAG} > 60 or ({MASTER_UP}{{{ROLE}="judge"}} == 1 unless on (instance) {JUDGE_LAG})',
+        "1m",
+        "critical",
+        "Nobody judges: a rank that hangs now is named late or not at all",
+        "The judge's process is there, but what it judged last came in more than a minute ago, or it says "
+        "nothing any more. `arobust status` shows how far it is behind, or has no answer either. Where that "
+        "does not shrink end the judge's process (`roles` in the data folder's `master.json`): the supervisor "
+        "starts it again, and it judges on from the journal.",
+    ),
+    MasterAlert(
+        "ArobustJournalFull",
+        f"{WRITABLE} == 0",
+        "1m",
+        "critical",
+        "The journal's disk is full: the master takes nothing",
+        "Senders are told to come again and keep what they can, agents on their own disks; nothing that "
+        "happens now is judged. Make room on the disk of the master's `data_dir`, or lower "
+        "`retention_bytes`. `arobust status --json` has `blocked_bytes`: what is kept over that limit only "
+        "because a forwarder has not delivered it.",
     ),
     MasterAlert(
         "ArobustForwarderBehind",

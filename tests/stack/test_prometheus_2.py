@@ -16,6 +16,8 @@ from tests.master.running import Master, settings_for
 from tests.stack.running import CONFIG, asked, collecting, configuration, free_ports, running, until_answer
 from tests.stack.test_series import OF_A_RANK, attempt
 
+JUDGE_UP = 'arobust_master_up{arobust_master_role="judge"} == 1'
+WRITABLE = "arobust_journal_writable == 1"
 OUTAGE_SECONDS = 8.0  # longer than the exporter's own default, which bounds all its retries
 
 
@@ -40,6 +42,10 @@ def test_it_sees_the_master_and_no_alert_says_that_it_is_blind(tmp_path: Path) -
         until_answer("the dead-man switch", lambda: "ArobustWatchdog" in firing())
         assert "ArobustMasterBlind" not in firing()
         roles = until_answer("roles", lambda: values(url, "arobust_master_up"))
+        # what the alerts about judge and journal look at is there, and nothing of it is wrong
+        judged = f"{JUDGE_UP} and on (instance) arobust_judge_lag_seconds and on (instance) {WRITABLE}"
+        until_answer("a judge that speaks", lambda: values(url, judged))
+        assert not {"ArobustJudgeBehind", "ArobustJournalFull"} & set(firing())
         rules = asked(f"{url}/api/v1/rules")["data"]["groups"]
     assert roles == {"receive": 1.0, "judge": 1.0, "deliver": 1.0}
     assert {group["name"] for group in rules} == {"arobust-incidents", "arobust-master", "arobust-jobs"}
