@@ -94,8 +94,8 @@ class MasterClient:
                 refused for good; never where one had to be dropped. From the sender's thread.
             urgent: points and log lines are sent as soon as facts are. Facts are always urgent.
             identity: the attempt that the items belong to.
-            given_up: called at most once, instead of `acknowledged`, when an item had to go for lack of room or
-                because the client is closed. From any thread, also from within `report`.
+            given_up: called at most once, instead of `acknowledged`, when an item had to go for lack of room
+                or because the client is closed. From any thread, also from within `report`.
         """
         self._contained_report(items, Receipt(acknowledged, given_up), identity or self.resource, urgent)
 

@@ -170,6 +170,17 @@ def test_where_nobody_takes_it_the_batch_may_be_tried_again_and_every_reason_is_
         way.close()
 
 
+def test_a_way_that_cannot_be_opened_is_followed_by_the_next() -> None:
+    def unreadable() -> HttpTransport:
+        raise ConfigurationError("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem", "a PEM file")
+
+    with running() as second:
+        way = Failover([unreadable, lambda: HttpTransport(second.url, 2.0)])
+        way.send("metrics", metrics(1), 2.0)
+        assert values(second) == [1]
+        way.close()
+
+
 def test_the_shortest_hint_counts_where_every_address_gave_one() -> None:
     with (
         running(script=lambda signal, body: Answer(503, headers={"retry-after": "7"})) as first,

@@ -13,9 +13,11 @@ import numpy
 import pytest
 
 from arobust_otel.agent.client import sender
+from arobust_otel.agent.client.transport import Answer
 from arobust_otel.agent.data_collector import LogCollector
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.agent.spool.ledger import read_account
+from arobust_otel.errors import ConfigurationError
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, StackCapture
@@ -152,3 +154,23 @@ def test_a_log_goes_on_with_a_new_client_after_the_old_one_was_closed(tmp_path: 
         assert ours.flush(10)
         assert master.bodies() == ["kept"]
     collector.forget()
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("ca.pem"), ConfigurationError("ca", "ca.pem", "a file")])
+def test_a_way_that_cannot_be_opened_now_is_tried_again(error: Exception) -> None:
+    class Unreadable:
+        bytes_raw = bytes_sent = 0
+        errors = [error] * 2
+
+        def send(self, *_: Any) -> Answer:
+            if self.errors:
+                raise self.errors.pop()
+            return Answer()
+
+        def close(self) -> None:
+            pass
+
+    with client("http://master", transports=lambda *_: Unreadable()) as ours:
+        ours.report(points(0, 3))
+        assert ours.flush(10)
+        assert (ours.stats()["delivered"], ours.stats()["dropped"]) == (3, 0)

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import LogLine, Point
 from arobust_otel.model.wire_names import BATCH_ID_HEADER
 from tests.agent import certificates
+from tests.agent.clients import client
 from tests.agent.counting_proxy import CountingProxy
 from tests.agent.server import Answer, MasterDouble, free_port, running
 
@@ -223,6 +225,23 @@ def test_each_signal_has_the_certificates_of_its_own_variables(
         with pytest.raises(RetryableDelivery):
             transport.send("logs", lines("one"), 5.0)  # the server wants a client's certificate
         assert (values(master), master.bodies()) == ([3], [])
+
+
+def test_a_certificate_that_is_missing_for_a_moment_costs_nothing(
+    pki: certificates.Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_bytes(pki.read("ca.pem"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(authority))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", pki.path("both.pem"))
+    with running() as master, client(secured(master, pki)) as ours:
+        authority.unlink()
+        ours.report([Point(signals.STEP, 3, 3)])
+        assert not ours.flush(0.3)
+        assert ours.stats()["dropped"] == 0
+        authority.write_bytes(pki.read("ca.pem"))
+        assert ours.flush(10)
+        assert values(master) == [3]
 
 
 def test_a_server_that_nobody_vouches_for_gets_nothing(pki: certificates.Certificates) -> None:

@@ -191,8 +191,10 @@ class Failover:
             seconds = min(left, PROBE_SECONDS) if probe else left
             try:
                 answer = self._way(index).send(signal, payload, seconds, batch_id)
-            except RetryableDelivery as error:
-                errors.append(error)
+            except (RetryableDelivery, OSError, ConfigurationError) as error:
+                errors.append(
+                    error if isinstance(error, RetryableDelivery) else RetryableDelivery(str(error))
+                )
                 if not probe:
                     self._move_to((index + 1) % len(self._makers))
                 continue

@@ -12,7 +12,7 @@ from arobust_otel import guard
 from arobust_otel.agent.client.encode import Part, encode
 from arobust_otel.agent.client.transport import Answer, PoisonedBatch, Transport
 from arobust_otel.agent.parcel import SIGNAL_OF_LANE, Chunk, Parcel
-from arobust_otel.errors import PermanentDelivery, RetryableDelivery
+from arobust_otel.errors import ConfigurationError, PermanentDelivery, RetryableDelivery
 
 # Requests that the search for poisoned items in one parcel may cost: 8 single items among a thousand.
 MAX_CUTS = 160
@@ -91,6 +91,8 @@ def _send(parcel: Parcel, transport: Transport, seconds: float, outcome: Outcome
     if answer is None:
         if isinstance(error, (RetryableDelivery, PermanentDelivery)):
             raise error
+        if isinstance(error, (OSError, ConfigurationError)):  # the way to the master, not the batch
+            raise RetryableDelivery(str(error)) from error
         raise PermanentDelivery(f"{type(error).__name__}: {error}")
     outcome.drop("invalid", len(encoded.refused), encoded.refused[0] if encoded.refused else "")
     outcome.delivered_items += max(0, encoded.count - answer.rejected)

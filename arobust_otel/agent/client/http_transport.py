@@ -86,7 +86,7 @@ class _Session(requests.Session):
         try:
             response = self._post(given["url"], given["headers"], given["data"])
             body = self._read(response)
-        except requests.RequestException as error:
+        except OSError as error:  # those of requests, and of files: a certificate may be missing for a moment
             self.seen = _Seen(None, _reason(error))
             stale = isinstance(error, requests.ConnectionError) and not isinstance(error, requests.Timeout)
             if stale and self._tries == 1 and time.monotonic() < self._deadline:
@@ -229,8 +229,10 @@ def _compression(signal: str) -> Compression | None:
     return None if any(os.environ.get(name) for name in names) else Compression.Gzip
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: OSError) -> str:
     """The innermost reason: requests and urllib3 wrap it three times."""
+    if not isinstance(error, requests.RequestException):
+        return str(error)
     inner: BaseException = error
     for _ in range(5):
         following = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
