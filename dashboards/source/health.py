@@ -20,6 +20,7 @@ REASON, RESULT = label_name(signals.REASON), label_name(signals.RESULT)
 
 
 def _summary() -> list[Any]:
+    collectors = newest(signals.COLLECTOR_UP, ALL)
     return [
         panels.row("Can they see"),
         panels.number(
@@ -29,8 +30,9 @@ def _summary() -> list[Any]:
         ).thresholds(panels.steps((None, panels.RED), (1, panels.GREEN))),
         panels.number(
             "Collectors that fail",
-            "Sources on nodes that are not to be had or broken; their reasons are in `arobust status`.",
-            panels.instant_query(f"count({newest(signals.COLLECTOR_UP, ALL)} == 0) or vector(0)"),
+            "Sources on nodes that are not to be had or broken; their reasons are in `arobust status`. "
+            "Empty where no agent reports.",
+            panels.instant_query(f"count({collectors} == 0) or 0 * count({collectors})"),
         ).thresholds(panels.steps((None, panels.GREEN), (1, panels.YELLOW))),
         panels.number(
             "Oldest undelivered",
@@ -81,7 +83,8 @@ def _agents() -> list[Any]:
             "Items dropped since the agent started, by reason. Nothing is dropped without a count.",
             "none",
             panels.range_query(
-                f"sum by ({HOST}, {REASON}) ({series(signals.CLIENT_DROPPED, ALL)}) or vector(0)",
+                f"sum by ({HOST}, {REASON}) ({series(signals.CLIENT_DROPPED, ALL)})"
+                f" or on ({HOST}) 0 * sum by ({HOST}) ({series(signals.CLIENT_REPORTS, ALL)})",
                 f"{of(HOST)} {of(REASON)}",
             ),
         ),
@@ -161,7 +164,8 @@ def _master() -> list[Any]:
             "Points, log records, spans and notices that a destination will never get, by reason.",
             "none",
             panels.range_query(
-                f"sum by ({forwarder}, {REASON}) ({series(signals.FORWARDER_DROPPED, '')}) or vector(0)",
+                f"sum by ({forwarder}, {REASON}) ({series(signals.FORWARDER_DROPPED, '')})"
+                f" or on ({forwarder}) 0 * max by ({forwarder}) ({series(signals.FORWARDER_LAG, '')})",
                 f"{of(forwarder)} {of(REASON)}",
             ),
         ),

@@ -56,13 +56,15 @@ def names_of_states() -> dict[int, tuple[str, str]]:
 
 
 def _verdict() -> list[Any]:
+    judge = newest(signals.MASTER_UP, f'{label_name(signals.MASTER_ROLE)}="judge"')
+    judged = f"vector(0) and on () (max({judge}) == 1)"  # zero, where somebody judges
     return [
         panels.row("Verdict"),
         panels.number(
             "Open incidents",
-            "Verdicts that hold now. Zero is only good news where the master and all agents report: see the "
-            "board Master and agents.",
-            panels.instant_query(f"sum({newest(signals.INCIDENT_OPEN)}) or vector(0)"),
+            "Verdicts that hold now; empty where no judge runs. Zero is only good news where all agents "
+            "report: see the board Master and agents.",
+            panels.instant_query(f"sum({newest(signals.INCIDENT_OPEN)}) or ({judged})"),
         ).thresholds(panels.steps((None, panels.GREEN), (1, panels.RED))),
         panels.number(
             "Ranks that report",

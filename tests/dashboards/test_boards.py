@@ -88,6 +88,7 @@ def test_promql_parses_and_names_only_what_the_dictionary_has(expression: str) -
         label.strip()
         for inside in re.findall(r"\b(?:by|on) \(([^)]*)\)", text)
         for label in inside.split(",")
+        if label
     }
     assert named | grouped <= LABELS
 
