@@ -170,8 +170,8 @@ MASTER_ALERTS = (
         "Nobody judges: a rank that hangs now is named late or not at all",
         "The judge's process is there, but what it judged last came in more than a minute ago, or it says "
         "nothing any more. `arobust status --json` shows how far it is behind, or has no answer either. "
-        "Where that does not shrink end the judge's process (`roles` in the data folder's `master.json`): the "
-        "supervisor starts it again, and it judges on from the journal.",
+        "Where that does not shrink end the judge's process (`roles` in the data folder's `master.json`): "
+        "the supervisor starts it again, and it judges on from the journal.",
     ),
     MasterAlert(
         "ArobustJournalFull",
