@@ -117,7 +117,9 @@ class MasterClient:
         deadline = time.monotonic() + deadline_seconds
         marks = self._queue.marks()
         if not self._sender.started:
-            return self._queue.has_passed(marks)
+            if self._queue.has_passed(marks) and not self._disk.waiting:
+                return True
+            self._sender.start()
         return self._sender.wait(lambda: self._queue.has_passed(marks) and not self._disk.waiting, deadline)
 
     def close(self, deadline_seconds: float = 5.0) -> None:

@@ -5,6 +5,7 @@ accepted + recovered = delivered + dropped + waiting in memory + waiting on the 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,47 @@ def test_a_way_that_cannot_be_opened_now_is_tried_again(error: Exception) -> Non
         ours.report(points(0, 3))
         assert ours.flush(10)
         assert (ours.stats()["delivered"], ours.stats()["dropped"]) == (3, 0)
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No thread of a client can be started while this list holds something."""
+    reasons = ["can't start new thread"]
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if reasons and self.name == "arobust-master-client":
+            raise RuntimeError(reasons[0])
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(sender, "_START_SECONDS", 0.0, raising=False)
+    return reasons
+
+
+def test_a_client_that_gets_no_thread_keeps_what_comes_and_tries_again(no_threads: list[str]) -> None:
+    said: list[str] = []
+    with running() as master, client(master.url, say=said.append) as ours:
+        ours.report(points(0, 3))
+        ours.report(points(3, 3))
+        assert not ours.flush(0.1)
+        assert ours.stats()["queue_items"] == 6
+        assert len(said) == 1
+        no_threads.clear()
+        ours.report(points(6, 3))
+        assert ours.flush(10)
+        assert [value for _, value, _ in master.points()] == list(range(9))
+
+
+@pytest.mark.parametrize("with_disk", [False, True])
+def test_a_client_that_never_got_a_thread_stores_or_counts_what_it_has(
+    tmp_path: Path, no_threads: list[str], with_disk: bool
+) -> None:
+    spool = {"spool_dir": tmp_path} if with_disk else {}
+    ours = MasterClient("http://127.0.0.1:1", JOB, QUICK, say=lambda text: None, **spool)
+    ours.report(points(0, 3))
+    ours.close(1.0)
+    stats = ours.stats()
+    assert (stats.get("spool_items", 0), stats["dropped"]) == ((3, 0) if with_disk else (0, 3))
+    ours.close(1.0)
+    assert accounted(ours.stats())

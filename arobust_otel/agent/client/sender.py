@@ -36,6 +36,7 @@ _AFTER_BUG_SECONDS = 1.0
 _AGAIN_SECONDS = 1.0  # what the disk refused is offered again
 _LOOK_SECONDS = 0.1  # callers drop, too, and tell nobody
 _ADOPT_SECONDS = 60.0
+_START_SECONDS = 1.0  # where no thread can be started, this is tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Sender:
         self._adopt_at = 0.0
         self._thread = threading.Thread(target=self._run, name="arobust-master-client", daemon=True)
         self.started = False
+        self._start_at = 0.0
+        self._is_ended = False
 
     # --- for other threads --------------------------------------------------------------------------------
 
@@ -76,11 +79,15 @@ class Sender:
         return not self._around.words.in_outage
 
     def start(self) -> None:
-        """Start the thread, once."""
+        """Start the thread, once; where there is no room for one, what comes waits until a later call."""
         with self._changed:
-            if not self.started:
-                self._thread.start()
-                self.started = True
+            if self.started or self._is_ended or time.monotonic() < self._start_at:
+                return
+            _, error = guard.attempt("thread of a client", self._thread.start)
+            self.started = error is None
+            self._start_at = time.monotonic() + _START_SECONDS
+        if error is not None:
+            self._around.words.has_no_thread(error)
 
     def wait(self, condition: Callable[[], bool], deadline: float) -> bool:
         """Send everything now; True where the condition came true before the deadline (monotonic)."""
@@ -104,6 +111,11 @@ class Sender:
             margin = STORING_MARGIN_SECONDS if self._disk.is_on else CLOSING_MARGIN_SECONDS
             self._closing_at = deadline - min(margin, left / 2)
         self._wake()
+        with self._changed:
+            has_no_thread = not self.started and not self._is_ended
+            self._is_ended = True
+        if has_no_thread:
+            self._end()
         if self.started:
             self._thread.join(left)
         return not self._thread.is_alive()

@@ -23,6 +23,7 @@ class Words:
         self._queue_items = queue_items
         self._outage_since: float | None = None
         self._complaints: set[str] = set()
+        self._waits_for_thread = False
 
     @property
     def in_outage(self) -> bool:
@@ -45,6 +46,12 @@ class Words:
         if self._outage_since is not None:
             seconds, self._outage_since = time.monotonic() - self._outage_since, None
             self._say(f"the master takes data again after {seconds:.1f} s; {dropped} items dropped so far")
+
+    def has_no_thread(self, why: object) -> None:
+        """No thread could be started."""
+        if not self._waits_for_thread:
+            self._waits_for_thread = True
+            self._say(f"no thread for deliveries could be started ({why}); later reports try again")
 
     def complain(self, why: str) -> None:
         """Items were given up."""
