@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
 from arobust_otel.model.wire_names import BATCH_ID_HEADER
 
 SERVICES: dict[str, tuple[Any, Any, Any]] = {

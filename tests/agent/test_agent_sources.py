@@ -146,7 +146,9 @@ def test_an_xid_reaches_the_master_at_once_and_only_once_over_two_agents(
             pair.value.int_value for pair in found()[0].attributes if pair.key == signals.KERNEL_SEQUENCE
         )
         deadline = time.monotonic() + 30
-        while json.loads(state.read_text())["sequence"] < sequence and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if state.exists() and json.loads(state.read_text())["sequence"] >= sequence:
+                break
             time.sleep(0.02)
     finally:
         agent.send_signal(signal.SIGTERM)

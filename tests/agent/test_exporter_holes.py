@@ -220,7 +220,10 @@ def test_a_timeout_of_ten_seconds_is_one_of_hours_with_the_bare_exporter(
 def test_the_timeout_is_a_setting_in_seconds_with_master_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "500")
     hold, settings = threading.Event(), replace(QUICK, call_seconds=1.0)
-    with running(script=first_then_success(Answer(hold=hold))) as master, client(master.url, settings) as ours:
+    with (
+        running(script=first_then_success(Answer(hold=hold))) as master,
+        client(master.url, settings) as ours,
+    ):
         ours.report([line("one")])
         assert master.wait_for(lambda: len(master.seen) == 2, 20)  # gave up after call_seconds
         hold.set()

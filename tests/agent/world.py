@@ -19,7 +19,7 @@ import sys, time
 def read_shard():
     sys.stdout.write("x")
     sys.stdout.flush()
-    time.sleep(60)
+    time.sleep(600)
 
 read_shard()
 """
