@@ -21,7 +21,7 @@ from arobust_otel.agent.spool.ledger import read_account
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
-from arobust_otel.model.samples import Event, StackCapture
+from arobust_otel.model.samples import Event, LogLine, StackCapture
 from tests.agent.clients import JOB, QUICK, client, line, points
 from tests.agent.server import free_port, running
 from tests.agent.test_client_spool import wait_until
@@ -219,3 +219,33 @@ def test_a_client_that_never_got_a_thread_stores_or_counts_what_it_has(
     assert (stats.get("spool_items", 0), stats["dropped"]) == ((3, 0) if with_disk else (0, 3))
     ours.close(1.0)
     assert accounted(ours.stats())
+
+
+def test_what_is_none_of_ours_is_accepted_and_dropped() -> None:
+    with client(f"http://127.0.0.1:{free_port()}") as ours:
+        ours.report([object(), "x"])
+        assert wait_until(lambda: ours.stats()["dropped.invalid"] == 2)
+        assert ours.stats()["accepted"] == 2
+        ours.report(["x", *points(0, 3)])
+        assert ours.stats()["accepted"] == 6
+        assert accounted(ours.stats())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        LogLine(None, 1, "/log", 1),  # type: ignore[arg-type]
+        Event("odd", 1, "body", None),  # type: ignore[arg-type]
+        StackCapture(1, 1, 0, 1, "py-spy", "c", (), None),  # type: ignore[arg-type]
+    ],
+)
+def test_an_item_that_cannot_be_looked_at_costs_only_itself(odd: object) -> None:
+    heard: list[str] = []
+    with running() as master, client(master.url) as ours:
+        ours.report([line(1), odd, line(2), *points(0, 3)], lambda: heard.append("acknowledged"))
+        assert ours.flush(10)
+        assert master.bodies() == ["line 1", "line 2"]
+        assert len(master.points()) == 3
+        assert heard == ["acknowledged"]
+        assert (ours.stats()["accepted"], ours.stats()["dropped.invalid"]) == (6, 1)
+        assert accounted(ours.stats())

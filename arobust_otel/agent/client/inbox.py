@@ -12,10 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from arobust_otel import guard
 from arobust_otel.agent.parcel import OVERHEAD_BYTES, Receipt, size_bytes
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, LogLine, Point, StackCapture
 
+# What looking at a wrong item raises. Named one by one: the caller's path has no room for a call of `guard`.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 _AWAKE = float("-inf")
 _DOZING = -1e308  # nothing is due before it, but many items are heard
 _SOUND_ASLEEP = float("inf")
@@ -41,8 +44,33 @@ class Weight(NamedTuple):
     pressing: bool
 
 
+class Unreadable(NamedTuple):
+    """Stands for an item that could not even be looked at: it is counted as none of ours."""
+
+    kind: str
+
+
+def weighed(items: tuple[Any, ...]) -> tuple[tuple[Any, ...], Weight]:
+    """Items that `weigh` refuses, with `Unreadable` for each that it cannot look at."""
+    readable = tuple(
+        Unreadable(type(item).__name__)
+        if guard.attempt("weighing an item", lambda i=item: weigh((i,)))[0] is None  # type: ignore[misc]
+        else item
+        for item in items
+    )
+    weight, _ = guard.attempt("weighing a report", lambda: weigh(readable))
+    if weight is not None:
+        return readable, weight
+    unreadable = tuple(Unreadable(type(item).__name__) for item in items)  # one changes just now
+    return unreadable, weigh(unreadable)
+
+
 def weigh(items: Sequence[Any]) -> Weight:
-    """Look at each item once; this runs in the caller's thread."""
+    """Look at each item once; this runs in the caller's thread.
+
+    Raises:
+        Exception: one of `UNREADABLE`, or what an item's own methods raise: see `weighed`.
+    """
     size = travelling = 0
     pressing = False
     for item in items:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from arobust_otel import guard
 from arobust_otel.agent.client.backlog import Backlog
-from arobust_otel.agent.client.inbox import Handed, Inbox, weigh
+from arobust_otel.agent.client.inbox import UNREADABLE, Handed, Inbox, weigh, weighed
 from arobust_otel.agent.client.metrics import ClientMetrics
 from arobust_otel.agent.client.settings import ClientSettings
-from arobust_otel.agent.parcel import Chunk, Lane, Parcel, Receipt, by_lane
+from arobust_otel.agent.parcel import OVERHEAD_BYTES, Chunk, Lane, Parcel, Receipt, by_lane, size_bytes
 from arobust_otel.model.identity import JobIdentity
 
 INBOX_SHARE = 8  # of the queue's limits: what callers may leave unsorted
@@ -63,8 +63,11 @@ class ClientQueue:
 
     def hand(self, items: Iterable[Any], receipt: Receipt, identity: JobIdentity, urgent: bool) -> None:
         """Take a report; sorted later, by the sender."""
-        kept: Sequence[Any] = items if type(items) is tuple else tuple(items)
-        weight = weigh(kept)
+        kept: tuple[Any, ...] = items if type(items) is tuple else tuple(items)
+        try:
+            weight = weigh(kept)
+        except UNREADABLE:
+            kept, weight = weighed(kept)
         if self._accounts is not None and receipt.acknowledged is None:
             self._accounts.note_accepted(weight.travelling)
         mono = time.monotonic()
@@ -88,10 +91,10 @@ class ClientQueue:
         accepted = 0
         with self._lock:
             for handed in self.inbox.take(budget):
-                chunks = self._chunks(handed)
+                chunks, strangers = self._chunks(handed)
                 if not chunks:
                     empty.append(handed.receipt)
-                accepted += handed.receipt.outstanding
+                accepted += handed.receipt.outstanding + strangers
                 for chunk in chunks:
                     lost += [chunk] if self._closed else self._backlog.put(chunk)
             if accepted:
@@ -209,18 +212,26 @@ class ClientQueue:
         age = self._settings.urgent_seconds if urgent else self._settings.bulk_seconds
         return head.handed_mono + age - now
 
-    def _chunks(self, handed: Handed) -> list[Chunk]:
+    def _chunks(self, handed: Handed) -> tuple[list[Chunk], int]:
+        """A report by lane, and how many of its items are none of ours: these are dropped already."""
         lanes, strangers = by_lane(handed.items)
         total = sum(map(len, lanes.values()))
         self._metrics.dropped("invalid", strangers)
         handed.receipt.outstanding = total
         rest = (handed.identity, handed.receipt, handed.wall_ns, handed.mono, handed.urgent)
         known = handed.size_bytes if len(lanes) == 1 and not strangers else 0
-        return [Chunk(lane, found, *rest, known) for lane, found in lanes.items()]
+        chunks = [Chunk(lane, found, *rest, known or _size_bytes(found)) for lane, found in lanes.items()]
+        return chunks, strangers
 
     def _note_settled(self, chunk: Chunk) -> None:
         if self._accounts is not None and chunk.receipt.acknowledged is None:
             self._accounts.note_settled(len(chunk.items))
+
+
+def _size_bytes(items: Sequence[Any]) -> int:
+    """What items hold in memory; about that where their owner changes one just now."""
+    size, _ = guard.attempt("weighing a lane", lambda: sum(map(size_bytes, items)))
+    return size or OVERHEAD_BYTES * len(items)
 
 
 def call(callback: Callable[[], None] | None, where: str) -> None:
