@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 protocol with the bounds that it lacks: for headers, connections and late bodies.
 
-uvicorn waits without end for the first byte, for the rest of a header, and for the rest of a body whose
-answer has been sent already. Each of them gets a deadline here.
+uvicorn waits without end for the first byte, for the rest of a header, for the rest of a body whose answer
+has been sent already, and behind an empty line between two requests. Each of them gets a deadline here.
 """
 
 from __future__ import annotations
@@ -58,6 +58,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.close()
                 return
         super().data_received(data)
+        self._bound()
+
+    def _bound(self) -> None:
+        """With bytes uvicorn ends its deadline of an idle connection, and only an answer begins another."""
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered and self._deadline is None and not self.transport.is_closing():
+            self._arm(self.limits.header_seconds)
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -80,17 +87,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is complete: a late body has no deadline any more."""
+        """The request is complete: a late body has no deadline any more, the connection is idle."""
         self._in_body = False
         if self._deadline is not None and self.cycle.response_complete:
-            self._disarm()
+            self._arm(self.limits.idle_seconds)
         super().on_message_complete()
         self._in_header, self._header_bytes = True, 0
 
     def on_response_complete(self) -> None:
         """Where the answer came before the end of the body, the rest is read for a moment and thrown away."""
         super().on_response_complete()
-        if self._in_body and not self.transport.is_closing():
+        early = self._in_body and self.cycle.response_complete  # and not that of a request before this one
+        if early and not self.transport.is_closing():
             self._arm(self.limits.drain_seconds)
 
     def _arm(self, seconds: float) -> None:
