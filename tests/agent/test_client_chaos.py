@@ -115,7 +115,7 @@ def test_with_repeats_known_by_their_id_everything_arrives_exactly_once(
             capricious.well = life == 2 or not with_disk
             if capricious.well:
                 assert client.flush(20)
-            client.close(2.0)
+            client.close(20.0)
             stats = client.stats()
             dropped += int(stats["dropped"])
             waiting = stats["queue_items"] + stats.get("spool_items", 0)

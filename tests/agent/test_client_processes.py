@@ -14,7 +14,10 @@ from tests.agent.grpc_server import Reply, serving
 from tests.agent.server import Answer, MasterDouble, free_port, running
 
 HEAD = """
-import os, sys, threading, time
+import atexit, os, sys, threading, time
+ending = []  # when a process begins to end
+# The first that registers is the last that runs: after clients have had their time.
+atexit.register(lambda: os._exit(3) if ending and time.monotonic() - ending[0] > 10 else None)
 from dataclasses import replace
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.model import signals
@@ -25,7 +28,7 @@ url, folder = sys.argv[1], sys.argv[2] or None
 """
 
 
-def run(script: str, url: str, folder: str = "", seconds: float = 30.0) -> tuple[int, str, float]:
+def run(script: str, url: str, folder: str = "", seconds: float = 50.0) -> tuple[int, str, float]:
     """Exit code, what it printed, and how long it took."""
     started = time.monotonic()
     done = subprocess.run(
@@ -43,7 +46,7 @@ def values(master: MasterDouble) -> list[float]:
 
 
 FORK = """
-ours = MasterClient(url, JOB, QUICK, spool_dir=folder)
+ours = MasterClient(url, JOB, replace(QUICK, exit_seconds=20), spool_dir=folder)
 stop = threading.Event()
 
 def keep_busy():
@@ -68,8 +71,8 @@ for number in range(8):
         mine = ours.stats()
         assert arrived and mine["delivered"] == 20, mine
         assert "spool_items" not in mine
-        started = time.monotonic()
-        sys.exit(0 if time.monotonic() - started < 1 else 3)
+        ending.append(time.monotonic())
+        sys.exit(0)
     children.append(child)
 codes = [os.waitpid(child, 0)[1] for child in children]
 stop.set()
@@ -78,6 +81,12 @@ assert ours.flush(10)
 print(codes, ours.stats(), flush=True)
 ours.close()
 sys.exit(any(codes))
+"""
+
+# A call that a slow machine delays is waited for, so that each fork is between two calls.
+BETWEEN_CALLS = """
+from arobust_otel.agent.client import process_hooks
+process_hooks.HOLD_SECONDS = 20.0
 """
 
 
@@ -104,7 +113,7 @@ def test_a_fork_between_calls_of_grpc_leaves_both_able_to_call() -> None:
         return Reply()
 
     with serving(script=slowly) as master:
-        code, text, _ = run(FORK, master.target)
+        code, text, _ = run(BETWEEN_CALLS + FORK, master.target)
         assert code == 0, text
         of_parent = int(text.split("parent ")[1].split()[0])
         children = [1_000_000 + 1000 * number + item for number in range(8) for item in range(20)]
@@ -113,16 +122,16 @@ def test_a_fork_between_calls_of_grpc_leaves_both_able_to_call() -> None:
 
 def test_a_fork_waits_no_longer_than_a_moment_for_a_call_that_hangs() -> None:
     script = """
-ours = MasterClient(url, JOB, QUICK)
+ours = MasterClient(url, JOB, replace(QUICK, call_seconds=30))
 ours.report(points(0, 3))
-time.sleep(0.3)  # the call hangs for a second
+time.sleep(0.3)  # the call hangs until the end
 started = time.monotonic()
 child = os.fork()
 if child == 0:
     os._exit(0)
 passed = time.monotonic() - started
 os.waitpid(child, 0)
-assert passed < 0.9, passed
+assert passed < 10, passed
 assert not ours.flush(0.1)
 """
     held = threading.Event()
@@ -134,18 +143,18 @@ assert not ours.flush(0.1)
 
 def test_a_child_that_never_reports_has_no_thread_and_ends_at_once() -> None:
     script = """
-ours = MasterClient(url, JOB, QUICK)
+ours = MasterClient(url, JOB, replace(QUICK, exit_seconds=20))
 ours.report(points(0, 3))
-assert ours.flush(5)
+assert ours.flush(20)
 started = time.monotonic()
 child = os.fork()
 if child == 0:
     assert len(threading.enumerate()) == 1, threading.enumerate()
     sys.exit(0)
 assert os.waitpid(child, 0)[1] == 0
-assert time.monotonic() - started < 5
+assert time.monotonic() - started < 10
 ours.report(points(3, 3))
-assert ours.flush(5)
+assert ours.flush(20)
 ours.close()
 """
     with running() as master:
@@ -155,7 +164,7 @@ ours.close()
 
 
 def test_a_client_that_nobody_closed_delivers_at_the_interpreters_end() -> None:
-    script = "MasterClient(url, JOB, replace(QUICK, bulk_seconds=60)).report(points(0, 7))"
+    script = "MasterClient(url, JOB, replace(QUICK, bulk_seconds=60, exit_seconds=20)).report(points(0, 7))"
     with running() as master:
         code, text, _ = run(script, master.url)
         assert (code, text) == (0, "")
@@ -164,8 +173,8 @@ def test_a_client_that_nobody_closed_delivers_at_the_interpreters_end() -> None:
 
 def test_the_interpreters_end_is_short_without_a_master_also_for_several_clients() -> None:
     script = """
-settings = replace(QUICK, bulk_seconds=60, exit_seconds=1.0)
-clients = [MasterClient(url, JOB, settings, say=lambda text: None) for _ in range(4)]
+settings = replace(QUICK, bulk_seconds=60, exit_seconds=4.0)
+clients = [MasterClient(url, JOB, settings, say=lambda text: None) for _ in range(8)]
 for ours in clients:
     ours.report(points(0, 7))
 import atexit
@@ -173,17 +182,16 @@ atexit.register(lambda: None)
 print(time.monotonic(), flush=True)
 sys.stdout.close()
 """
-    started = time.monotonic()
     code, text, _ = run(script, f"http://127.0.0.1:{free_port()}")
     ended = time.monotonic()
     assert code == 0, text
-    assert ended - float(text.split()[0]) < 5.0, "a second, and what a busy machine adds"
-    assert ended > started
+    assert ended - float(text.split()[0]) < 20, "four seconds for all eight, and what a busy machine adds"
 
 
 def test_what_a_client_that_nobody_closed_cannot_deliver_waits_on_the_disk(tmp_path: Path) -> None:
     script = """
-ours = MasterClient(url, JOB, replace(QUICK, bulk_seconds=60), spool_dir=folder, say=lambda text: None)
+settings = replace(QUICK, bulk_seconds=60, exit_seconds=20)
+ours = MasterClient(url, JOB, settings, spool_dir=folder, say=lambda text: None)
 ours.report(points(0, 7))
 """
     port = free_port()

@@ -23,7 +23,7 @@ from tests.agent.clients import JOB, QUICK, client, line, points
 from tests.agent.server import Answer, MasterDouble, free_port, running
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 40.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -43,6 +43,7 @@ def test_what_a_failing_master_does_not_take_goes_to_the_disk_and_later_to_the_m
         ours.report([line(1), line(2)], lambda: heard.append("acknowledged"))
         ours.report(points(0, 10))
         assert wait_until(lambda: ours.stats()["spool_items"] == 12)
+        assert wait_until(lambda: bool(heard) and ours.stats()["queue_items"] == 0)
         assert heard == ["acknowledged"], "the disk has it: the offset may move"
         assert ours.stats()["queue_items"] == 0
         ours.report(points(10, 10))
@@ -181,7 +182,7 @@ def test_while_a_call_hangs_memory_is_bounded_and_the_disk_takes_the_rest(tmp_pa
             stats = ours.stats()
             assert stats["queue_items"] <= 4000
             if stats["queue_items"] > 1500:
-                wait_until(lambda: ours.stats()["queue_items"] < 1500, 5)
+                assert wait_until(lambda: ours.stats()["queue_items"] < 1500, 30)
         master.script = lambda *_: Answer()
         held.set()
         assert ours.flush(20)
