@@ -5,8 +5,11 @@ accepted + recovered = delivered + dropped + waiting in memory + waiting on the 
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from arobust_otel.agent.client.transport import Answer
 from arobust_otel.agent.data_collector import LogCollector
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.agent.spool.ledger import read_account
+from arobust_otel.agent.spool.spool import SpoolLimits
+from arobust_otel.agent.spool.store import Store
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
@@ -249,3 +254,70 @@ def test_an_item_that_cannot_be_looked_at_costs_only_itself(odd: object) -> None
         assert heard == ["acknowledged"]
         assert (ours.stats()["accepted"], ours.stats()["dropped.invalid"]) == (6, 1)
         assert accounted(ours.stats())
+
+
+def test_what_a_spool_holds_that_opens_late_is_recovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = [MasterClient(url, JOB, QUICK, spool_dir=tmp_path, say=lambda text: None) for _ in range(2)]
+    for number, earlier in enumerate(ended):
+        earlier.report(points(5 * number, 5))
+    for earlier in ended:
+        earlier.close(2.0)
+    real = Store._prepare
+    failures = [sqlite3.OperationalError("database or disk is full")]
+
+    def prepare(self: Store) -> None:
+        if failures:
+            raise failures.pop()
+        real(self)
+
+    monkeypatch.setattr(Store, "_prepare", prepare)
+    monkeypatch.setattr("arobust_otel.agent.spool.spool._AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("arobust_otel.agent.client.safekeeping.AGAIN_SECONDS", 0.0)
+    with client(url, spool_dir=tmp_path) as ours:
+        assert (ours.stats()["recovered"], ours.stats()["spool_items"]) == (0, 0)
+        ours.report(points(10, 3))
+        assert wait_until(lambda: ours.stats()["spool_items"] == 13)
+        assert (ours.stats()["recovered"], ours.stats()["accepted"]) == (10, 3)
+        assert accounted(ours.stats())
+
+
+def test_what_an_adopted_folder_holds_too_much_of_is_recovered_and_dropped(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    settings = replace(QUICK, batch_items=10)
+    ended = [MasterClient(url, JOB, settings, spool_dir=tmp_path, say=lambda text: None) for _ in range(2)]
+    for earlier in ended:
+        earlier.report(points(0, 100))
+        earlier.close(2.0)
+    small = replace(settings, spool=SpoolLimits(max_bytes=1000))
+    with client(url, small, spool_dir=tmp_path) as ours:
+        assert ours.stats()["recovered"] == 200
+        assert ours.stats()["dropped.spool_full"] > 0
+        assert accounted(ours.stats())
+
+
+def test_a_file_that_was_damaged_before_is_recovered_and_dropped(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = MasterClient(url, JOB, QUICK, spool_dir=tmp_path, say=lambda text: None)
+    ended.report(points(0, 10))
+    ended.close(2.0)
+    (database,) = tmp_path.rglob("spool.db")
+    database.write_bytes(b"no database" * 1000)
+    with client(url, spool_dir=tmp_path) as ours:
+        assert (ours.stats()["recovered"], ours.stats()["dropped.spool_damaged"]) == (10, 10)
+        assert accounted(ours.stats())
+
+
+def test_a_forked_child_counts_the_bytes_of_its_own_requests_only() -> None:
+    with running() as master, client(master.url) as ours:
+        ours.report(points(0, 3))
+        assert ours.flush(10)
+        assert min(ours.stats()["bytes_raw"], ours.stats()["bytes_sent"]) > 0
+        child = os.fork()
+        if child == 0:
+            stats = ours.stats()
+            os._exit(int(stats["bytes_raw"] + stats["bytes_sent"] > 0))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert ours.stats()["bytes_raw"] > 0

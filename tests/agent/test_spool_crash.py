@@ -14,6 +14,7 @@ import pytest
 
 from arobust_otel.agent.parcel import Lane, Parcel
 from arobust_otel.agent.spool.folder import spool_folder
+from arobust_otel.agent.spool.item_codec import encode_chunks
 from arobust_otel.agent.spool.spool import Spool, SpoolLimits
 from tests import disk
 from tests.agent.spooling import PUT_FOR_EVER, drain, kill, number_of, parcel, start
@@ -292,6 +293,46 @@ def test_full_disk_with_nothing_less_urgent_refuses_and_recovers(folder: Path) -
     assert drain(spool, Lane.FACTS) == [0, 1, 2]
     assert spool.put(fat(Lane.LINES, 9))
     assert spool.state == "ok"
+    spool.close()
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_was_delivered_while_the_disk_was_too_full_to_forget_it_is_not_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    size = len(encode_chunks(parcel(Lane.LINES, 1, 5).chunks))
+    spool = Spool.open(folder, SpoolLimits(max_bytes=1000 * size if is_full else 3 * size + size // 2))
+    for number in range(1, 4):
+        assert spool.put(parcel(Lane.LINES, number, 5))
+    assert spool._shelf is not None
+    store = spool._shelf.store
+    real = store.insert
+
+    def refuse(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def refuse_once(*arguments: object) -> None:
+        monkeypatch.setattr(store, "insert", real)
+        refuse()
+
+    monkeypatch.setattr(store, "delete", refuse)
+    delivered = spool.head(Lane.LINES)
+    assert delivered is not None
+    spool.remove(delivered.batch_id)
+    assert (spool.stats().items, spool.pending(Lane.LINES)) == (10, 2)
+    if is_full:
+        monkeypatch.setattr(store, "insert", refuse_once)
+    else:
+        assert spool.put(parcel(Lane.LINES, 4, 5))
+        assert spool.take_dropped() == {}
+    assert spool.put(parcel(Lane.LINES, 5, 5))
+    assert spool.take_dropped() == {"spool_full": 5}
+    kept = [3, 5] if is_full else [3, 4, 5]
+    assert (spool.stats().items, spool.pending(Lane.LINES)) == (5 * len(kept), len(kept))
+    assert spool.stats().bytes >= size * len(kept) * 0.9
+    monkeypatch.undo()
+    assert drain(spool, Lane.LINES) == kept
+    assert (spool.stats().items, spool.stats().bytes) == (0, 0)
     spool.close()
 
 

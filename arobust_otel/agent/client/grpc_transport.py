@@ -161,6 +161,8 @@ class GrpcTransport:
         """See `Transport.reset`. The parent's channels are kept, untouched: closing one here may block."""
         self._inherited.append(self._exporters)
         self._exporters = None
+        for call in self._calls.values():
+            call.bytes_raw = 0
 
     def close(self) -> None:
         """Close the channels that this process opened; another call opens new ones."""

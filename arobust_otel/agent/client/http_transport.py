@@ -118,6 +118,7 @@ class _Session(requests.Session):
         for prefix in tuple(self.adapters):
             self.mount(prefix, HTTPAdapter())
         self._routes.clear()
+        self.bytes_raw = self.bytes_sent = 0
 
     def _read(self, response: requests.Response) -> bytes:
         """The answer's body, within limits of size and time."""

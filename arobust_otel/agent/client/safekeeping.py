@@ -33,8 +33,7 @@ class Safekeeping:
         self._at_end: SpoolStats | None = None
         self._again_at = 0.0
         self.waiting = 0
-        self._metrics.recovered(self.stats().items)
-        self._note(found=True)
+        self._note()
 
     @property
     def is_on(self) -> bool:
@@ -84,8 +83,8 @@ class Safekeeping:
     def adopt(self) -> None:
         """Take over what a job that ended left on this node's disk."""
         if self._disk is not None:
-            self._metrics.recovered(self._disk.adopt())
-            self._note(found=True)
+            self._disk.adopt()
+            self._note()
 
     def close(self) -> None:
         """What waits stays for the next process."""
@@ -94,16 +93,13 @@ class Safekeeping:
             self._at_end = self._disk.stats()
             self._disk.close()
 
-    def _note(self, found: bool = False) -> None:
-        """Count what the disk lost, and say what became of it.
-
-        Args:
-            found: what is lost now was never counted as accepted by this client.
-        """
+    def _note(self) -> None:
+        """Count what was found on the disk and what it lost, and say what became of it."""
         if self._disk is None:
             return
+        self._metrics.recovered(self._disk.take_found())
         for reason, count in self._disk.take_dropped().items():
-            if found or reason == KILLED:
+            if reason == KILLED:  # by an earlier process
                 self._metrics.recovered(count)
             self._metrics.dropped(reason, count)
         self.waiting = sum(self._disk.pending(lane) for lane in Lane)

@@ -71,7 +71,10 @@ class Transport(Protocol):
         ...
 
     def reset(self) -> None:
-        """In a forked child: leave the parent's connections alone; the next call opens its own."""
+        """In a forked child: leave the parent's connections alone; the next call opens its own.
+
+        Bytes are counted from 0 again.
+        """
         ...
 
     def close(self) -> None:

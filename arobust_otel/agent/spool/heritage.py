@@ -14,14 +14,15 @@ from arobust_otel.agent.spool.store import is_damage
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
-    """Items that went with the memory of the process, and with a damaged file."""
+class Heritage:
+    """Items that were found, a damaged file's among them, and those lost with the memory of the process."""
 
+    found: int = 0
     killed: int = 0
     damaged: int = 0
 
 
-def inherit(shelf: Shelf, slot: Slot, own_folder: Path, room_bytes: int | None) -> Losses | None:
+def inherit(shelf: Shelf, slot: Slot, own_folder: Path, room_bytes: int | None) -> Heritage | None:
     """Move everything out of a locked slot and delete it.
 
     Args:
@@ -51,6 +52,6 @@ def inherit(shelf: Shelf, slot: Slot, own_folder: Path, room_bytes: int | None) 
         damaged = account.held
     if spooled is None:
         return None
-    shelf.recount()
+    found = shelf.recount() + damaged
     slot.dispose()
-    return Losses(account.lost(spooled.get(account.epoch)), damaged)
+    return Heritage(found, account.lost(spooled.get(account.epoch)), damaged)

@@ -77,7 +77,7 @@ class Shelf:
         if self.store.entry(parcel.batch_id) is not None:
             return True
         excess = self.total().bytes + entry.bytes - self._limits.max_bytes
-        victims = self.store.victims(excess, entry.lane)
+        victims = self.store.victims(excess, entry.lane, self._gone)
         if sum(victim.bytes for victim in victims) < excess:
             return False
         # An item with an acknowledgement comes again from its source; all others only memory has.
@@ -151,15 +151,18 @@ class Shelf:
         else:
             self._expire_at = time.monotonic() + _EXPIRE_SECONDS
 
-    def recount(self) -> None:
-        """Others' parcels came in: count anew, and keep the limits."""
+    def recount(self) -> int:
+        """Others' parcels came in: count anew, and keep the limits; returns how many items came."""
+        before = self.total().items
         self._lanes = self.store.holdings()
         for entry in filter(None, map(self.store.entry, self._gone)):
             self._count(entry, -1)
-        victims = self.store.victims(self.total().bytes - self._limits.max_bytes, 0)
+        came = self.total().items - before
+        victims = self.store.victims(self.total().bytes - self._limits.max_bytes, 0, self._gone)
         if victims:
             self._delete(victims)
             self._drop(victims, EVICTED)
+        return came
 
     def room_bytes(self) -> int:
         """What fits without anything going for it."""
@@ -172,7 +175,9 @@ class Shelf:
         if not victims:
             raise sqlite3.OperationalError("the disk is full")
         self.store.insert(entry, body, volatile, [victim.batch_id for victim in victims])
-        return victims
+        living = [victim for victim in victims if victim.batch_id not in self._gone]
+        self._gone.difference_update(victim.batch_id for victim in victims)
+        return living
 
     def _delete(self, entries: Sequence[Entry]) -> None:
         """Delete; where the disk is too full even for that, remember."""

@@ -61,6 +61,8 @@ class Spool:
         self._shelf: Shelf | None = None
         self._lock = threading.Lock()
         self._dropped: dict[str, int] = {}
+        self._found = 0
+        self._has_looked = False  # whether the slot was ever open: what it holds then is ours, or counted
         self._stats = SpoolStats()
         self._retry_at = 0.0
 
@@ -75,7 +77,6 @@ class Spool:
         spool = cls(folder, limits or SpoolLimits())
         with spool._lock:
             spool._take_slot()
-        spool._safely(lambda _: spool._adopt_from(slots_of(spool.folder)), None)
         _open_spools.add(spool)
         return spool
 
@@ -132,6 +133,15 @@ class Spool:
             dropped = dict(self._dropped)
             self._dropped.clear()
         return dropped
+
+    def take_found(self) -> int:
+        """Items of earlier processes that were found since the last call; some may be in `take_dropped`.
+
+        Those that were ``killed`` with the memory of one are not among them.
+        """
+        with self._lock:
+            found, self._found = self._found, 0
+        return found
 
     def adopt(self) -> int:
         """Take over what one other job without a living process left, where it fits; returns items.
@@ -219,6 +229,8 @@ class Spool:
                 self._slot = Slot.take_free(self.folder)
                 self._left = self.ledger.move_to(self._slot.folder / LEDGER)
             self._open_store(self._slot)
+            self._adopt_from(slots_of(self.folder))
+            self._note()
         except _DISK_ERRORS as error:
             self._give_up(error)
 
@@ -240,11 +252,17 @@ class Spool:
         if store.spooled(self._epoch) is None:
             store.begin(self._epoch, spooled)
         self._shelf = Shelf(store, self.limits, self._dropped, spooled)
+        if not self._has_looked:
+            self._found += self._shelf.total().items
+            self._has_looked = True
         self._note()
 
     def _replace_damaged(self, slot: Slot) -> None:
         """Set a damaged file aside, count what it held, and begin with an empty one."""
-        self._add_lost(0, self.ledger.account().held)
+        held = self.ledger.account().held
+        self._add_lost(0, held)
+        if not self._has_looked:
+            self._found += held
         self._renew(slot, lambda: set_aside(slot.folder, slot.folder, time.time_ns()))
 
     def _renew(self, slot: Slot, clear: Callable[[], None]) -> None:
@@ -287,6 +305,7 @@ class Spool:
                 slot.release()
             if losses is not None:
                 taken += 1
+                self._found += losses.found
                 self._add_lost(losses.killed, losses.damaged)
 
     # --- fork ---------------------------------------------------------------------------------------------

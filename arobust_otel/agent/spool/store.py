@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,8 +147,14 @@ class Store:
         query = _ENTRIES + " WHERE created_ns < ? ORDER BY created_ns LIMIT 1000"
         return [Entry(*row) for row in self.connection.execute(query, (wall_ns,)).fetchall()]
 
-    def victims(self, need_bytes: int, most_urgent: int) -> list[Entry]:
-        """Who goes first to make room: the least urgent lane, and of it the oldest; nobody more urgent."""
+    def victims(self, need_bytes: int, most_urgent: int, without: Container[str] = ()) -> list[Entry]:
+        """Who goes first to make room: the least urgent lane, and of it the oldest; nobody more urgent.
+
+        Args:
+            need_bytes: so many bytes have to go, or as many as there are.
+            most_urgent: the first lane that may be touched.
+            without: ids of parcels that do not count, because they are gone already.
+        """
         chosen: list[Entry] = []
         for lane in range(max(Lane), most_urgent - 1, -1):
             if need_bytes <= 0:
@@ -156,6 +162,8 @@ class Store:
             rows = self.connection.execute(_ENTRIES + " WHERE lane = ? ORDER BY place, part", (lane,))
             with contextlib.closing(rows):
                 for row in rows:
+                    if row[0] in without:
+                        continue
                     chosen.append(Entry(*row))
                     need_bytes -= chosen[-1].bytes
                     if need_bytes <= 0:
