@@ -131,7 +131,7 @@ class World:
         return NodeScan([self.folder]).scan(clock())
 
     def sample_until(
-        self, collector: Any, wanted: Callable[[list[Item]], bool], seconds: float = 15.0, every: float = 0.1
+        self, collector: Any, wanted: Callable[[list[Item]], bool], seconds: float = 40.0, every: float = 0.1
     ) -> list[Item]:
         """Sample like the agent until the items so far are what is wanted; fails after `seconds`."""
         scan, items, deadline = NodeScan([self.folder]), [], time.monotonic() + seconds

@@ -143,7 +143,7 @@ def test_the_runner_is_woken_by_an_end(world) -> None:
     process = world.python(WAITS)
     watch.watch(process.pid, _start(process.pid))
     process.kill()
-    assert woken.wait(5)
+    assert woken.wait(30)
     watch.close()
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arobust_otel.collectors import pyspy
+from arobust_otel.collectors import pyspy, waits
 from arobust_otel.collectors.procfs import PROC, read_stat
 from arobust_otel.collectors.stacks import StackTaker
 from arobust_otel.errors import CapabilityError, CaptureError
@@ -78,7 +78,7 @@ def _only_rank(world):
 def test_stacks_from_outside_name_the_function_of_the_main_thread(world) -> None:
     process = world.python(READS)
     world.rank(process.pid, rank=2)
-    capture = StackTaker().capture(_only_rank(world), "command-1")
+    capture = StackTaker(dump_seconds=30, watcher_seconds=30).capture(_only_rank(world), "command-1")
     assert capture.method == "py-spy"
     assert capture.command_id == "command-1"
     assert (capture.rank, capture.pid) == (2, process.pid)
@@ -94,7 +94,7 @@ def test_the_watcher_thread_is_left_out(world) -> None:
     process = world.python(READS)
     tids = {int(name) for name in os.listdir(f"/proc/{process.pid}/task")} - {process.pid}
     world.rank(process.pid, watcher_tid=tids.pop())
-    capture = StackTaker().capture(_only_rank(world), "c")
+    capture = StackTaker(dump_seconds=30, watcher_seconds=30).capture(_only_rank(world), "c")
     assert [thread.name for thread in capture.threads] == ["MainThread"]
 
 
@@ -103,7 +103,7 @@ def test_a_stopped_process_is_read_without_pausing_it_and_stays_stopped(world) -
     world.rank(process.pid)
     os.kill(process.pid, signal.SIGSTOP)
     _await_state(process.pid, "T")
-    capture = StackTaker().capture(_only_rank(world), "c")
+    capture = StackTaker(dump_seconds=30, watcher_seconds=30).capture(_only_rank(world), "c")
     assert capture.method == "py-spy-nonblocking"
     assert capture.main_thread().frames[0].function == "read_shard"
     assert read_stat(PROC, process.pid).state == "T"
@@ -114,14 +114,15 @@ def test_a_call_that_holds_the_interpreter_lock_is_seen_from_outside(world) -> N
         f"import ctypes\ndef pack_tokens():\n    print('ready', flush=True)\n    {HOLDS_LOCK}\npack_tokens()"
     )
     world.rank(process.pid)
-    main = StackTaker().capture(_only_rank(world), "c").main_thread()
+    _await_sleep(process.pid)
+    main = StackTaker(dump_seconds=30, watcher_seconds=30).capture(_only_rank(world), "c").main_thread()
     assert main.frames[0].function == "pack_tokens"
     assert main.holds_interpreter_lock is True
 
 
 def test_without_py_spy_the_watcher_answers_and_the_gap_is_named_once(world) -> None:
     _, path = _answering(world, "sys.stdin.readline()")
-    taker = StackTaker(py_spy="/nowhere/py-spy")
+    taker = StackTaker(py_spy="/nowhere/py-spy", dump_seconds=30, watcher_seconds=30)
     capture = taker.capture(_only_rank(world), "c")
     assert capture.method == "watcher"
     assert capture.main_thread().frames[0].function == "read_shard"
@@ -135,7 +136,8 @@ def test_without_py_spy_the_watcher_answers_and_the_gap_is_named_once(world) -> 
 
 
 def test_a_rank_that_holds_the_lock_cannot_answer_and_the_error_says_so(world) -> None:
-    _answering(world, HOLDS_LOCK)
+    rank, _ = _answering(world, HOLDS_LOCK)
+    _await_sleep(rank.pid)
     taker = StackTaker(py_spy="/nowhere/py-spy", watcher_seconds=0.5)
     with pytest.raises(CaptureError, match="holds the interpreter lock, cannot"):
         taker.capture(_only_rank(world), "c")
@@ -145,9 +147,9 @@ def test_a_py_spy_that_hangs_is_ended_and_the_watcher_asked(world, tmp_path) -> 
     slow = _script(tmp_path / "py-spy", "exec sleep 60")
     _answering(world, "sys.stdin.readline()")
     began = time.monotonic()
-    capture = StackTaker(py_spy=slow, dump_seconds=0.3).capture(_only_rank(world), "c")
+    capture = StackTaker(py_spy=slow, dump_seconds=0.3, watcher_seconds=30).capture(_only_rank(world), "c")
     assert capture.method == "watcher"
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 40, "py-spy would take a minute"
 
 
 def test_py_spy_that_fails_to_suspend_is_run_again_without_pausing(world, tmp_path) -> None:
@@ -160,7 +162,7 @@ def test_py_spy_that_fails_to_suspend_is_run_again_without_pausing(world, tmp_pa
     )
     process = world.python(READS)
     world.rank(process.pid)
-    capture = StackTaker(py_spy=wrapper).capture(_only_rank(world), "c")
+    capture = StackTaker(py_spy=wrapper, dump_seconds=30, watcher_seconds=30).capture(_only_rank(world), "c")
     assert capture.method == "py-spy-nonblocking"
     assert capture.main_thread().frames[0].function == "read_shard"
 
@@ -170,12 +172,12 @@ def test_a_rank_that_ended_answers_by_its_crash_file(world) -> None:
     process.wait()
     path = world.rank(process.pid, start_ticks=1)
     with pytest.raises(CaptureError, match="left no stack behind"):
-        StackTaker().capture(_only_rank(world), "c")
+        StackTaker(dump_seconds=30, watcher_seconds=30).capture(_only_rank(world), "c")
     path.with_suffix(".crash").write_text(
         "Fatal Python error: Segmentation fault\n\nCurrent thread 0x0f (most recent call first):\n"
         '  File "/t/data.py", line 88 in read_shard\n'
     )
-    capture = StackTaker().capture(_only_rank(world), "c")
+    capture = StackTaker(dump_seconds=30, watcher_seconds=30).capture(_only_rank(world), "c")
     assert capture.method == "faulthandler-file"
     assert str(capture.main_thread().frames[0]) == "read_shard (data.py:88)"
 
@@ -208,7 +210,7 @@ from arobust_otel.plugins import Clock
     + DROP
     + """
 (rank,) = NodeScan([Path(sys.argv[1])]).scan(Clock(time.time_ns(), time.monotonic_ns())).ranks
-taker = StackTaker(py_spy=sys.argv[2])
+taker = StackTaker(py_spy=sys.argv[2], dump_seconds=30, watcher_seconds=30)
 capture = taker.capture(rank, "c")
 missing = [gap.attributes["arobust.capability"] for gap in taker.gaps()]
 print(capture.method, capture.main_thread().frames[0].function, *missing)
@@ -243,7 +245,7 @@ def test_where_ptrace_is_refused_the_watcher_answers(world, open_folder) -> None
         [sys.executable, "-c", REFUSED_AGENT, str(beacons), str(spy), ROOT],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert done.stdout.split() == ["watcher", "read_shard", "ptrace"], done.stderr
@@ -297,7 +299,15 @@ def _script(path: Path, body: str) -> str:
 
 
 def _await_state(pid: int, letter: str) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while read_stat(PROC, pid).state != letter:
         assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _await_sleep(pid: int) -> None:
+    """Until it is in the call that holds the lock: it says "ready" a moment before."""
+    deadline = time.monotonic() + 30
+    while "sleep" not in (said := waits.describe_wait(pid)):
+        assert time.monotonic() < deadline, said
         time.sleep(0.01)
