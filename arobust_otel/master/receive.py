@@ -90,7 +90,7 @@ class ReceiveRole:
         """Serve until told to stop; returns the exit code."""
         asyncio.get_running_loop().set_exception_handler(Shortage(_say_shortage))
         if not await self._begin(control):
-            self.commit.close()
+            self._close()
             return 1
         await self.outputs.start()
         await self.server.start()
@@ -105,8 +105,12 @@ class ReceiveRole:
         if not self.commit.failed.is_set():
             await either(control.end, self.commit.failed, timeout_seconds=JUDGE_SECONDS)
         await self.outputs.stop()
-        self.commit.close()
+        self._close()
         return 1 if self.commit.failed.is_set() else 0
+
+    def _close(self) -> None:
+        self.intake.close()
+        self.commit.close()
 
     async def _begin(self, control: Control) -> bool:
         """Configuration and start stand before every request: a full disk is waited for. False: stopped."""

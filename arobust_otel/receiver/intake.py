@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -81,7 +82,12 @@ class Intake:
         self._heartbeat_seconds = heartbeat_seconds
         self._clock = clock
         self._checks = asyncio.Semaphore(CHECKS_AT_ONE_TIME)
+        self._threads = ThreadPoolExecutor(CHECKS_AT_ONE_TIME, thread_name_prefix="arobust-check")
         self._finishing: set[asyncio.Task[bool]] = set()
+
+    def close(self) -> None:
+        """End the threads that check; appender and commit stay open."""
+        self._threads.shutdown()
 
     async def telemetry(self, upload: Upload) -> Taken:
         """Take one export request, once: what it returns is durable.
@@ -187,7 +193,25 @@ class Intake:
             with suppress(DecodeError):  # inflates to more, or is damaged: the thread finds out which
                 return _validated(upload, inflate(upload.content_encoding, upload.body, small))
         async with self._checks:
-            return await asyncio.to_thread(_inflated_and_validated, upload, self._limits.body_bytes)
+            return await self._in_thread(upload)
+
+    async def _in_thread(self, upload: Upload) -> Validated:
+        """A caller that is cancelled stays until the thread has ended, as long as that holds the body.
+
+        Else what bounds the bodies, here and in the servers, would be given back before the memory is.
+        """
+        loop, limit_bytes = asyncio.get_running_loop(), self._limits.body_bytes
+        check = loop.run_in_executor(self._threads, _inflated_and_validated, upload, limit_bytes)
+        cancelled: asyncio.CancelledError | None = None
+        while not check.done():
+            try:
+                await asyncio.wait([check])
+            except asyncio.CancelledError as error:  # gRPC: its client's deadline has passed
+                cancelled = error
+        if cancelled is not None:
+            check.exception()  # nobody wants to know it any more
+            raise cancelled
+        return check.result()
 
     def _append(self, kind: Kind, payload: bytes, source: Source) -> int:
         try:

@@ -36,7 +36,9 @@ class Receiver:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.port = self.listener.getsockname()[1]
         self.ready = threading.Event()
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="receiver")
+        self.thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="receiver", daemon=True
+        )
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -55,6 +57,7 @@ class Receiver:
         await self.end.wait()
         await server.stop()
         await self.grpc.stop()
+        self.intake.close()
         self.commit.close()
         self.appender.close()
 
@@ -105,12 +108,12 @@ def metadata_of(values: dict[str, str]) -> tuple[tuple[str, str], ...]:
 def receiving(folder: Path, token: str = "", tls: Tls | None = None, **limits: Any) -> Iterator[Receiver]:
     receiver = Receiver(folder, ReceiverLimits(**limits), token, tls)
     receiver.thread.start()
-    assert receiver.ready.wait(10)
+    assert receiver.ready.wait(60)
     try:
         yield receiver
     finally:
         receiver.loop.call_soon_threadsafe(receiver.end.set)
-        receiver.thread.join(15)
+        receiver.thread.join(60)
         assert not receiver.thread.is_alive()
         _let_grpc_end()
 

@@ -47,6 +47,7 @@ class World:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.intake.close()
         self.commit.close()
         self.disk.close()
 
