@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,42 @@ def test_a_server_that_does_not_answer_costs_the_deadline_and_no_more() -> None:
         hold.set()
 
 
+@contextmanager
+def trickling(head: bytes, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """The port of a peer that sends this at once, and then one byte every tenth of a second."""
+    ended = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with context.wrap_socket(connection, server_side=True) if context else connection as peer:
+            peer.recv(1 << 16)
+            with suppress(OSError):
+                peer.sendall(head)
+                while not ended.wait(0.1):
+                    peer.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            ended.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"],
+)
+def test_a_peer_that_sends_byte_by_byte_costs_the_deadline_and_no_more(head: bytes) -> None:
+    with trickling(head) as port, way(f"http://127.0.0.1:{port}") as transport:
+        started = time.monotonic()
+        with pytest.raises(RetryableDelivery):
+            transport.send("metrics", metrics(), 0.5)
+        assert 0.4 < time.monotonic() - started < 2
+
+
 def test_a_kept_connection_that_the_server_closed_costs_no_try() -> None:
     port = free_port()
     with way(f"http://127.0.0.1:{port}") as transport:
@@ -249,6 +287,19 @@ def test_a_server_that_nobody_vouches_for_gets_nothing(pki: certificates.Certifi
         with pytest.raises(RetryableDelivery, match="certificate"):
             transport.send("metrics", metrics(3), 5.0)
         assert values(master) == []
+
+
+def test_a_peer_that_sends_byte_by_byte_over_tls_costs_the_deadline_too(
+    pki: certificates.Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", pki.path("ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.path("server.pem"), pki.path("server.key"))
+    with trickling(b"HTTP/1.1 2", context) as port, way(f"https://127.0.0.1:{port}") as transport:
+        started = time.monotonic()
+        with pytest.raises(RetryableDelivery):
+            transport.send("metrics", metrics(), 0.5)
+        assert 0.4 < time.monotonic() - started < 2
 
 
 # --- fork ---------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from requests.adapters import HTTPAdapter
 
+from arobust_otel.agent.client.http_deadline import TimelyAdapter
 from arobust_otel.agent.client.http_route import Route
 from arobust_otel.agent.client.transport import (
     MAX_HINT_SECONDS,
@@ -72,6 +72,7 @@ class _Session(requests.Session):
         self._batch_id = ""
         self._deadline = 0.0
         self._tries = 0
+        self.reset()
 
     def begin(self, deadline_seconds: float, batch_id: str) -> None:
         """A new call starts."""
@@ -116,7 +117,7 @@ class _Session(requests.Session):
     def reset(self) -> None:
         """Fresh connection pools; the old ones' sockets belong to the parent process, too."""
         for prefix in tuple(self.adapters):
-            self.mount(prefix, HTTPAdapter())
+            self.mount(prefix, TimelyAdapter())
         self._routes.clear()
         self.bytes_raw = self.bytes_sent = 0
 
