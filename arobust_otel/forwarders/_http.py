@@ -45,7 +45,8 @@ class Poster:
             )
         except requests.ReadTimeout:
             raise OverloadedDelivery(f"{url} did not answer within {self._timeout_seconds:g} s") from None
-        except (requests.RequestException, OSError) as error:  # OSError: a CA file that is gone
+        except (requests.RequestException, OSError, ValueError) as error:
+            # OSError: a CA file that is gone. ValueError: a secret that cannot stand in a header.
             raise RetryableDelivery(f"{url} cannot be reached: {_innermost(error)}") from None
 
     def close(self) -> None:
@@ -71,13 +72,13 @@ def retry_after(response: requests.Response) -> float | None:
 
 
 def secret(path: str) -> str:
-    """Text of a file, without the line end that editors add.
+    """Text of a file, without the line end and the byte-order mark that editors add.
 
     Raises:
         RetryableDelivery: it cannot be read now.
     """
     try:
-        return Path(path).read_text("utf-8").strip()
+        return Path(path).read_text("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise RetryableDelivery(f"{path} cannot be read: {error}") from None
 

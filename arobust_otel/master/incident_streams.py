@@ -71,14 +71,14 @@ class OtlpStream(TellingStream):
         was_open = self.standing.before(incident["id"]) is not None
         for signal, request in incident_requests(body):
             if signal != METRICS and self.sender.accepts(signal):
-                self.sender.send(signal, request)
+                self.sender.send(signal, request, record.offset)
         ended = self.standing.take(incident, self.clock())
         if not self.sender.accepts(METRICS):
             return
         at_ns = to_ns(incident["updated_at"])
         for told, known in ((ended, True), (incident, was_open)):
             if told is not None and told["status"] != "pending":
-                self.sender.send(METRICS, self._gauge(told, at_ns, known=known))
+                self.sender.send(METRICS, self._gauge(told, at_ns, known=known), record.offset)
 
     def idle(self) -> None:
         """Say again what is open: an alert that watches the gauge must not fall asleep."""

@@ -1,16 +1,15 @@
-"""What a sender knows of its destination: counters, how much goes at once, when to give up on bytes."""
+"""What a sender knows of its destination: counters, how much goes at once, what waits."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 
-from arobust_otel.errors import DecodeError, OverloadedDelivery, UncertainDelivery
+from arobust_otel.errors import DecodeError
 from arobust_otel.otlp.envelope import halves
 
 FIRST_BYTES = 64 * 1024  # of a request at the start and after trouble
 MOST_BYTES = 2 * 1024 * 1024  # below the 4 MiB that many destinations take
-OVERLOADS = 3  # refusals of this kind in a row after which less is sent at once
 
 
 @dataclass(slots=True)
@@ -47,40 +46,40 @@ class Pace:
         self.bytes = max(min(FIRST_BYTES, self.most_bytes), self.bytes // 4)
 
 
-@dataclass(slots=True)
-class Try:
-    """Bytes on their way, and when to stop trying the same ones again.
+@dataclass(slots=True, eq=False)
+class Piece:
+    """A request, or a part of one, that was not delivered yet.
 
     Args:
-        uncertain_seconds: how long a failure that may be due to these bytes is tolerated.
-        single_seconds: the same where they are one item, which would be dropped.
+        offset: of the first record that it was made of; the cursor must not pass it.
+        received_ns: when that was received, None where that is not known.
+        is_part: it was cut out of what the destination failed at: no patience is needed to cut it again.
+
+    `since` is when the destination failed at it first. `aside`: others are sent before it; `taken` is how
+    much the destination had taken then. `is_single`: it cannot be cut. `checks`: how often it failed again.
     """
 
     signal: str
     body: bytes
-    uncertain_seconds: float
-    single_seconds: float
-    since: float | None = None
+    offset: int = 0
+    received_ns: int | None = None
+    is_part: bool = False
     overloads: int = 0
+    since: float | None = None
+    aside: bool = False
+    is_single: bool = False
+    taken: int = 0
+    checks: int = 0
 
-    def is_over(self, error: BaseException | None) -> bool:
-        """Whether this failure was one too many."""
-        if isinstance(error, OverloadedDelivery):
-            self.overloads += 1
-            return self.overloads >= OVERLOADS and self.cut() is not None
-        self.overloads = 0
-        if not isinstance(error, UncertainDelivery):
-            self.since = None
-            return False
-        self.since = self.since or time.monotonic()
-        patience = self.uncertain_seconds
-        if self.single_seconds > patience and self.cut() is None:
-            patience = self.single_seconds
-        return time.monotonic() - self.since >= patience
+    def seconds(self) -> float:
+        """For how long it has made the destination fail."""
+        return time.monotonic() - self.since if self.since is not None else 0.0
 
-    def cut(self) -> tuple[bytes, bytes] | None:
-        """Two halves, None for a single item."""
+    def cut(self, *, suspected: bool = False) -> list[Piece]:
+        """Two halves, none for a single item."""
         try:
-            return halves(self.signal, self.body) if self.signal else None
+            found = halves(self.signal, self.body)
         except DecodeError:  # it was validated on entry: only another version could have journaled it
-            return None
+            found = None
+        is_part = self.is_part or suspected
+        return [Piece(self.signal, body, self.offset, self.received_ns, is_part) for body in found or ()]

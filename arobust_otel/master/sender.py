@@ -1,90 +1,84 @@
-"""One destination as a stream sees it: sends until it is delivered, cut and dropped, or told to stop."""
+"""One destination as a stream sees it: sends until all is delivered, dropped with proof, or aside.
+
+A destination that fails (500, or an exception) is down or dislikes the bytes. Proof of the second is that it
+takes others just before it fails at these again; without that they are kept, as for any other trouble.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
-import tenacity
-
-from arobust_otel import guard
 from arobust_otel.errors import (
     DecodeError,
     DeliveryError,
     OverloadedDelivery,
     PermanentDelivery,
-    RetryableDelivery,
     UncertainDelivery,
 )
-from arobust_otel.master.control import log
-from arobust_otel.master.pace import MOST_BYTES, Counts, Pace, Try
-from arobust_otel.otlp.ages import Span, count_items, within
+from arobust_otel.master.attempts import FAILED, MAX_RETRY_SECONDS, REFUSED, Attempts, Stopped
+from arobust_otel.master.pace import Piece
+from arobust_otel.otlp.ages import count_items
 
-FIRST_RETRY_SECONDS = 0.2
-MAX_RETRY_SECONDS = 15.0
-MAX_HINT_SECONDS = 60.0  # of what a destination says with Retry-After
-MAX_CUTS = 500  # sends that one refused request may cost; what is left then is dropped
+OVERLOADS = 3  # refusals of this kind in a row after which less is sent at once
 UNCERTAIN_SECONDS = 30.0  # for which a failing destination gets the same bytes before they are suspected
 SUSPECT_SECONDS = 600.0  # for which a destination that failed at some bytes is thought to do so again
-
-REFUSED = "refused"  # reasons of drops, beside those of `otlp.ages`
-FAILED = "failed"
-REJECTED = "rejected"
-EXPIRED = "expired"
+CUTS = 200  # new failures in a row after which nothing is cut: it is not the bytes, or not only
+CHECKS = 2  # how often an item must fail right after others were taken before it is given up
+ASIDE_BYTES = 1024 * 1024  # beyond which a destination that takes nothing at all gets nothing new
 
 
-class Stopped(Exception):
-    """The master ends; what was not delivered is read again at the next start."""
-
-
-class Sender:
-    """Wraps a forwarder; used from one thread.
-
-    Args:
-        name: the forwarder's in the configuration, for messages.
-        forwarder: sends once.
-        abort: ends every retry.
-    """
+class Sender(Attempts):
+    """Sends what a stream reads; what the destination fails at waits here, and the cursor before it."""
 
     def __init__(self, name: str, forwarder: Any, abort: threading.Event) -> None:
-        self.name = name
-        self.forwarder = forwarder
-        self.counts = Counts()
-        self.pace = Pace(getattr(forwarder, "max_request_bytes", MOST_BYTES))
+        super().__init__(name, forwarder, abort)
         self.uncertain_seconds = UNCERTAIN_SECONDS
-        self._abort = abort
-        self._rejected = 0
+        self._waiting: list[Piece] = []  # in the order of the journal
+        self._failures: dict[str, int] = {}  # signal: new pieces in a row at which it failed
         self._failed_at: float | None = None
+        self._again_at = 0.0
+        self._reason = ""
 
-    def accepts(self, signal: str) -> bool:
-        """Whether the destination wants this signal."""
-        return bool(self.forwarder.accepts(signal))
+    def send(self, signal: str, body: bytes, offset: int = 0) -> None:
+        """Deliver, or put aside what the destination fails at until it has taken something else.
 
-    def send(self, signal: str, body: bytes) -> None:
-        """Deliver; what the destination refuses for ever is cut, and its bad items are dropped and counted.
+        What it refuses for ever is cut, and the bad items are dropped and counted. The cursor must not pass
+        what is aside (`reached`); `again` tries it where nothing else is sent.
+
+        Args:
+            signal: of the request.
+            body: the request.
+            offset: of its first record in the journal.
 
         Raises:
             Stopped: told to stop before it was delivered.
         """
-        waiting, cuts, before = deque([body]), 0, self.counts.sent_requests
-        while waiting:
-            piece = self._try(signal, waiting.popleft(), lives=self.counts.sent_requests > before)
-            error = self._retry(lambda piece=piece: self._attempt(piece), piece)  # type: ignore[misc]
-            if error is None:
-                continue
-            self.pace.shrink()
-            overloaded = isinstance(error, OverloadedDelivery)  # nothing is wrong with the bytes then
-            cut = piece.cut() if overloaded or cuts < MAX_CUTS else None
-            cuts += not overloaded
-            if cut is None:
-                self._drop(piece, error)
-            elif isinstance(error, UncertainDelivery):
-                waiting.extend(cut)  # behind the others: if these are taken, it is the bytes
-            else:
-                waiting.extendleft(reversed(cut))
+        self._waiting.append(Piece(signal, body, offset, self.counts.waiting_ns))
+        self._retry(self._work)
+
+    def again(self) -> None:
+        """Try what is aside, from time to time."""
+        if not self._waiting or time.monotonic() < self._again_at:
+            return
+        self._again_at = time.monotonic() + min(self.uncertain_seconds, MAX_RETRY_SECONDS)
+        sent = self.counts.sent_requests
+        try:
+            self._work(suspects=True)
+        except DeliveryError as error:
+            self._reason = str(error)
+        if self._waiting and self.counts.sent_requests == sent:
+            self.counts.retries += 1
+            self.counts.state = self._reason
+
+    def reached(self, offset: int) -> int:
+        """How far the cursor may move when everything before `offset` was sent."""
+        return min([offset, *(piece.offset for piece in self._waiting)])
+
+    def waiting_ns(self) -> int | None:
+        """When the oldest of what is aside was received; None where nothing is."""
+        return min((piece.received_ns for piece in self._waiting if piece.received_ns), default=None)
 
     def try_once(self, signal: str, body: bytes) -> bool:
         """Deliver if that works at once: for what will be sent again soon anyway."""
@@ -93,145 +87,138 @@ class Sender:
         except DeliveryError:
             self.counts.retries += 1
             return False
+        self._failures[signal] = 0
+        self._check()
         return True
 
-    def call(self, act: Callable[[], None]) -> bool:
-        """Do what raises RetryableDelivery until it works; False where it was refused for ever.
+    def _work(self, *, suspects: bool = False) -> None:
+        """Send what waits; raises what makes it necessary to wait and do that again."""
+        before = self.counts.sent_requests
+        while True:
+            taken = self.counts.sent_requests
+            self._pass(suspects=suspects)
+            if self.counts.sent_requests == taken:
+                break
+            if not any(not piece.is_single and self._took_others(piece) for piece in self._waiting):
+                break
+        if self.counts.sent_requests > before:
+            self._check()
 
-        Raises:
-            Stopped: told to stop before it worked.
-        """
-        error = self._retry(act, Try("", b"", self.uncertain_seconds, self.uncertain_seconds))
-        if error is None:
-            self.counts.sent_requests += 1
-            return True
-        self.dropped(REFUSED if isinstance(error, PermanentDelivery) else FAILED, 1, str(error))
-        self.counts.state = str(error)
-        return False
+    def _pass(self, *, suspects: bool) -> None:
+        """Once through what waits, in the order of the journal; `_check` cares for suspects."""
+        known = [] if suspects else [p for p in self._waiting if p.is_single and self._took_others(p)]
+        passed_over, index, error = {id(piece) for piece in known}, 0, None
+        while index < len(self._waiting):
+            piece = self._waiting[index]
+            if id(piece) in passed_over:
+                index += 1
+                continue
+            found = self._attempt(piece)
+            left = self._judge(piece, found)
+            self._waiting[index : index + 1] = left
+            self._moved = self._moved or left != [piece]
+            if found is not None and self._abort.is_set():
+                raise Stopped
+            if left == [piece]:
+                index, error = index + 1, found
+                self._reason = str(found)
+                if found is not None and not (piece.aside and isinstance(found, UncertainDelivery)):
+                    raise found
+        if error is not None and self._is_full():
+            raise error
 
-    def dropped(self, reason: str, items: int, why: str = "") -> None:
-        """Count what this destination will never get; the first of a reason is said."""
-        if items and reason not in self.counts.dropped:
-            log.warning("forwarder %s: dropped %d for the first time (%s): %s", self.name, items, reason, why)
-        if items:
-            self.counts.dropped[reason] = self.counts.dropped.get(reason, 0) + items
+    def _attempt(self, piece: Piece) -> DeliveryError | None:
+        def act() -> None:
+            piece.body = self._timely(piece.signal, piece.body)
+            if piece.body:
+                self._once(piece.signal, piece.body)
+                self._failures[piece.signal] = 0
 
-    def snapshot(self, now_ns: int, end_offset: int) -> dict[str, Any]:
-        """Counters for the status page; `end_offset` is that of the journal's next record."""
-        counts = self.counts
-        waiting_ns = counts.waiting_ns
-        return {
-            "state": counts.state,
-            "sent_requests": counts.sent_requests,
-            "sent_bytes": counts.sent_bytes,
-            "retries": counts.retries,
-            "dropped": dict(counts.dropped),
-            "next_offset": counts.next_offset,
-            "lag_records": max(0, end_offset - counts.next_offset),
-            "lag_seconds": round(max(0, now_ns - waiting_ns) / 1e9, 1) if waiting_ns else 0.0,
-        }
-
-    def _try(self, signal: str, body: bytes, *, lives: bool) -> Try:
-        """`lives`: the destination took other bytes meanwhile, so a failure is due to these."""
-        if lives:
-            return Try(signal, body, 0.0, 0.0)
-        return Try(
-            signal, body, 0.0 if self._was_at_fault() else self.uncertain_seconds, self.uncertain_seconds
-        )
-
-    def _attempt(self, piece: Try) -> None:
-        piece.body = self._timely(piece.signal, piece.body)
-        if piece.body:
-            self._once(piece.signal, piece.body)
-
-    def _retry(self, act: Callable[[], None], piece: Try) -> Exception | None:
-        def enough(attempt: tenacity.RetryCallState) -> bool:
-            error = attempt.outcome.exception() if attempt.outcome else None
-            return self._abort.is_set() or piece.is_over(error)
-
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(RetryableDelivery),
-            wait=_wait,
-            stop=enough,
-            sleep=tenacity.sleep_using_event(self._abort),
-            before_sleep=self._away,
-            reraise=True,
-        )
         try:
-            retrying(self._contained, act)
-        except PermanentDelivery as error:
-            return error
-        except RetryableDelivery as error:
-            if self._abort.is_set():
-                raise Stopped from None
+            self._contained(act)
+        except DeliveryError as error:
             return error
         self._works()
         return None
 
-    def _contained(self, act: Callable[[], None]) -> None:
-        """A forwarder that fails in a way of its own must not end the others: that is uncertain, too."""
-        _, error = guard.attempt(f"forwarder {self.name}", act)
+    def _judge(self, piece: Piece, error: DeliveryError | None) -> list[Piece]:
+        """What is left of a piece after an attempt: itself, its halves, or nothing."""
         if error is None:
-            return
-        if isinstance(error, (DeliveryError, Stopped)):
-            raise error
-        raise UncertainDelivery(f"{type(error).__name__}: {error}") from error
+            return []
+        if isinstance(error, UncertainDelivery):
+            return self._suspect(piece)
+        cut: list[Piece] = []
+        if isinstance(error, OverloadedDelivery):
+            piece.overloads += 1
+            cut = piece.cut() if piece.overloads >= OVERLOADS else []
+        elif isinstance(error, PermanentDelivery):
+            cut = piece.cut()
+            if not cut:
+                self._drop(piece, REFUSED, error)
+                return []
+        if cut:
+            self.pace.shrink()
+        elif not piece.aside:
+            piece.since = None
+        return cut or [piece]
 
-    def _once(self, signal: str, body: bytes) -> None:
-        self.forwarder.send(signal, body)
-        rejected = int(getattr(self.forwarder, "rejected_items", 0))
-        self.dropped(REJECTED, rejected - self._rejected, "the destination's own partial success")
-        self._rejected = rejected
-        self.counts.sent_requests += 1
-        self.counts.sent_bytes += len(body)
-        self.pace.grow(len(body))
+    def _suspect(self, piece: Piece) -> list[Piece]:
+        """The destination failed: it is given time; then the bytes are cut, or put aside."""
+        piece.overloads = 0
+        failures = self._failures.get(piece.signal, 0)
+        piece.since = piece.since or time.monotonic()
+        if piece.aside:
+            if piece.is_single or not self._took_others(piece):
+                return [piece]
+        else:
+            at_once = piece.is_part or (self._was_at_fault() and failures < CUTS)
+            if not at_once and piece.seconds() < self.uncertain_seconds:
+                return [piece]
+            self._failures[piece.signal] = failures + 1
+        if failures < CUTS:
+            cut = piece.cut(suspected=True)
+            if cut:
+                self.pace.shrink()
+                return cut
+            piece.is_single = True
+        piece.aside, piece.taken = True, self._taken.get(piece.signal, 0)
+        return [piece]
 
-    def _timely(self, signal: str, body: bytes) -> bytes:
-        """Without what is too old or too far ahead for this destination."""
-        age = getattr(self.forwarder, "max_age_seconds", 0.0)
-        ahead = getattr(self.forwarder, "max_ahead_seconds", 0.0)
-        if not (age or ahead):
-            return body
-        now_ns = time.time_ns()
-        span = Span(
-            now_ns - int(age * 1e9) if age else None,
-            now_ns + int(ahead * 1e9) if ahead else None,
-        )
-        left, taken = within(signal, body, span)
-        for reason, items in taken.items():
-            self.dropped(reason, items, f"limits: {age:g} s of age, {ahead:g} s ahead")
-        return left
+    def _check(self) -> None:
+        """Something was taken just now: an item that fails now, not for the first time, is to blame."""
+        for piece in list(self._waiting):
+            due = piece.is_single and piece.seconds() >= self.uncertain_seconds
+            if not (due and self._took_others(piece)):
+                continue
+            error = self._attempt(piece)
+            if isinstance(error, UncertainDelivery):
+                piece.checks += 1
+                piece.taken = self._taken.get(piece.signal, 0)
+                if piece.checks < CHECKS:
+                    continue
+                self._failed_at = time.monotonic()
+                self._drop(piece, FAILED, error)
+            elif isinstance(error, PermanentDelivery):
+                self._drop(piece, REFUSED, error)
+            elif error is not None:
+                return
+            self._waiting.remove(piece)
 
-    def _works(self) -> None:
-        if self.counts.state != "ok":
-            log.info("forwarder %s: delivers again", self.name)
-            self.counts.state = "ok"
+    def _took_others(self, piece: Piece) -> bool:
+        """Whether the destination has taken requests of this signal since the piece was put aside."""
+        return piece.aside and self._taken.get(piece.signal, 0) > piece.taken
 
-    def _away(self, attempt: tenacity.RetryCallState) -> None:
-        self.counts.retries += 1
-        reason = str(attempt.outcome.exception()) if attempt.outcome else "away"
-        if self.counts.state == "ok":
-            log.warning("forwarder %s: %s; everything is kept and tried again", self.name, reason)
-        self.counts.state = reason
+    def _is_full(self) -> bool:
+        """Whether so much is aside of a destination that takes nothing that reading on must wait."""
+        size_bytes = sum(len(piece.body) for piece in self._waiting)
+        return size_bytes > ASIDE_BYTES and max(self._failures.values(), default=0) >= CUTS
 
     def _was_at_fault(self) -> bool:
         return self._failed_at is not None and time.monotonic() - self._failed_at < SUSPECT_SECONDS
 
-    def _drop(self, piece: Try, error: Exception) -> None:
+    def _drop(self, piece: Piece, reason: str, error: Exception) -> None:
         try:
             items = count_items(piece.signal, piece.body)
         except DecodeError:
             items = 1
-        if isinstance(error, UncertainDelivery):
-            self._failed_at = time.monotonic()
-        self.dropped(REFUSED if isinstance(error, PermanentDelivery) else FAILED, items, str(error))
-
-
-_backoff = tenacity.wait_random_exponential(multiplier=FIRST_RETRY_SECONDS, max=MAX_RETRY_SECONDS)
-
-
-def _wait(attempt: tenacity.RetryCallState) -> float:
-    """The destination's own hint where it gave one, else exponential with jitter."""
-    error = attempt.outcome.exception() if attempt.outcome else None
-    hint = error.retry_after_seconds if isinstance(error, RetryableDelivery) else None
-    return max(_backoff(attempt), min(hint or 0.0, MAX_HINT_SECONDS))
+        self.dropped(reason, items, str(error))

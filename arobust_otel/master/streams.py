@@ -17,7 +17,8 @@ from arobust_otel.errors import JournalError
 from arobust_otel.journal import Cursor, Kind, Reader, Record
 from arobust_otel.journal.durable import if_there_is_room
 from arobust_otel.journal.segments import first_offsets
-from arobust_otel.master.sender import EXPIRED, Sender, Stopped
+from arobust_otel.master.attempts import EXPIRED, Stopped
+from arobust_otel.master.sender import Sender
 from arobust_otel.otlp.envelope import outgoing
 from arobust_otel.otlp.messages import merge
 
@@ -63,6 +64,7 @@ class Stream(ABC):
                 finishing = self._finish.is_set()
                 records = self._read()
                 self._step(records)
+                self.sender.again()
                 if not records or _is_near(records[-1]):
                     self.idle()
                 if not records:
@@ -105,12 +107,12 @@ class Stream(ABC):
         if records:
             counts.waiting_ns = records[0].received_ns
         sent = self.deliver(records) if records else False
-        counts.waiting_ns = None
+        counts.waiting_ns = self.sender.waiting_ns()
         self._delivered(self._reader.offset, sent=sent)
 
     def _delivered(self, offset: int, *, sent: bool) -> None:
-        """Everything before `offset` is delivered, or not wanted."""
-        self.sender.counts.next_offset = offset
+        """Everything before `offset` is delivered, not wanted, or aside at the sender."""
+        self.sender.counts.next_offset = self.sender.reached(offset)
         self._sent = self._sent or sent
         seconds = self.store_seconds if self._sent else CURSOR_SECONDS
         if time.monotonic() - self._stored_at >= seconds:
@@ -167,6 +169,6 @@ class BulkStream(Stream):
 
     def _flush(self, waiting: dict[str, _Waiting], signal: str, end_offset: int) -> None:
         """Send what waits of a signal; the cursor may move up to what waits of the others."""
-        self.sender.send(signal, merge(signal, waiting[signal].bodies))
+        self.sender.send(signal, merge(signal, waiting[signal].bodies), waiting[signal].offset)
         del waiting[signal]
         self._delivered(min((held.offset for held in waiting.values()), default=end_offset), sent=True)

@@ -67,6 +67,25 @@ def test_a_failure_of_the_destination_is_uncertain(sink: Sink) -> None:
     forwarder.close()
 
 
+def test_a_token_file_may_begin_with_a_byte_order_mark(sink: Sink, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n", encoding="utf-8-sig")
+    forwarder = OtlpHttp(endpoint=sink.url, token_file=str(token))
+    forwarder.send("logs", b"")
+    forwarder.close()
+    assert sink.headers[0]["authorization"] == "Bearer secret"
+
+
+def test_a_token_that_cannot_stand_in_a_header_may_be_repaired(sink: Sink, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("se\u2028cret", encoding="utf-8")
+    forwarder = OtlpHttp(endpoint=sink.url, token_file=str(token))
+    with pytest.raises(RetryableDelivery) as caught:
+        forwarder.send("logs", b"")
+    forwarder.close()
+    assert not isinstance(caught.value, UncertainDelivery)
+
+
 def test_a_destination_that_is_away_is_retryable() -> None:
     with sinking() as gone:
         url = gone.url

@@ -10,8 +10,9 @@ import pytest
 
 from arobust_otel import plugins
 from arobust_otel.config import load_file, master_settings
-from arobust_otel.master import sender
+from arobust_otel.master import attempts
 from arobust_otel.master.destinations import build_forwarder
+from arobust_otel.master.pace import Counts
 from arobust_otel.model.notice import CHANGES
 from arobust_otel.otlp import ages
 
@@ -39,8 +40,15 @@ def test_it_names_every_option(name: str) -> None:
 
 
 def test_it_names_every_reason_counter_and_change() -> None:
-    reasons = (sender.REFUSED, sender.FAILED, sender.REJECTED, sender.EXPIRED, ages.TOO_OLD, ages.TOO_NEW)
-    counters = [item.name for item in fields(sender.Counts) if item.name != "waiting_ns"]
+    reasons = (
+        attempts.REFUSED,
+        attempts.FAILED,
+        attempts.REJECTED,
+        attempts.EXPIRED,
+        ages.TOO_OLD,
+        ages.TOO_NEW,
+    )
+    counters = [item.name for item in fields(Counts) if item.name != "waiting_ns"]
     missing = [name for name in (*reasons, *counters) if f"`{name}`" not in PAGE]
     assert not missing
     assert all(change.removeprefix("incident") in PAGE for change in CHANGES)
