@@ -49,6 +49,7 @@ class Appender:
 
     `recovered_bytes`: how much of a torn tail was cut off on open. `next_offset`: what the next record gets.
     `full` says why the last record found no room, empty again as soon as one does: a full disk is a state.
+    `broken` says why it takes nothing any more, for ever.
     """
 
     def __init__(self, folder: Path, lock: int, segment_bytes: int) -> None:
@@ -58,6 +59,7 @@ class Appender:
         self.recovered_bytes = 0
         self.next_offset = 0
         self.full = ""
+        self.broken = ""
         self._lock_handle = lock
         self._mutex = threading.Lock()
         self._handle = -1
@@ -66,7 +68,6 @@ class Appender:
         self._position = 0
         self._received_ns = 0
         self._durable = 0
-        self._broken = ""
         self._pending = 0  # first offset of the segment that is to be begun, where none is open
         self._is_current = True
 
@@ -152,7 +153,7 @@ class Appender:
         if self._lock_handle < 0:
             return
         try:
-            if self._handle >= 0 and not self._broken:
+            if self._handle >= 0 and not self.broken:
                 self._synchronise(self._handle)
         finally:
             self._release()
@@ -171,7 +172,7 @@ class Appender:
             if self._lock_handle >= 0:
                 os.close(self._lock_handle)
             self._lock_handle = -1
-            self._broken = self._broken or "it is closed"
+            self.broken = self.broken or "it is closed"
 
     def _leave_segment(self) -> None:
         handle, self._handle = self._handle, -1
@@ -183,15 +184,15 @@ class Appender:
             os.close(handle)
 
     def _check(self) -> None:
-        if self._broken:
-            raise JournalError(f"the journal takes no more records: {self._broken}")
+        if self.broken:
+            raise JournalError(f"the journal takes no more records: {self.broken}")
 
     def _synchronise(self, handle: int) -> None:
         try:
             os.fdatasync(handle)
         except OSError as error:
-            self._broken = f"fdatasync failed: {error}"
-            raise JournalError(self._broken) from error
+            self.broken = f"fdatasync failed: {error}"
+            raise JournalError(self.broken) from error
 
     def _write(self, stamp: Stamp, source: Source, payload: bytes) -> None:
         self._check()
@@ -211,7 +212,7 @@ class Appender:
         try:
             os.ftruncate(self._handle, self._position)
         except OSError as worse:
-            self._broken = f"a half record could not be removed: {worse}"
+            self.broken = f"a half record could not be removed: {worse}"
         self._note_full(error)
         raise JournalError(f"nothing appended: {error}") from error
 
@@ -253,8 +254,8 @@ class Appender:
             passes = self._note_full(error) or error.errno in NO_HANDLE
             if passes and not path.exists():
                 raise JournalError(f"nothing appended: no new segment: {error}") from error
-            self._broken = f"no new segment: {error}"
-            raise JournalError(self._broken) from error
+            self.broken = f"no new segment: {error}"
+            raise JournalError(self.broken) from error
         self._salt = salt
         self._position = SEGMENT_BYTES
         self._is_current = True
@@ -269,7 +270,7 @@ class Appender:
             try:
                 self._begin_segment()
             except JournalError:
-                if self._broken:
+                if self.broken:
                     raise
 
     def _recover_segment(self, path: Path) -> None:

@@ -43,6 +43,11 @@ class GroupCommit:
             self._task = asyncio.create_task(self._run())
         await future
 
+    def refused(self) -> None:
+        """An append was refused; where no later one will be taken either, that is a failure too."""
+        if self.appender.broken:
+            self.failed.set()
+
     def close(self) -> None:
         """End the thread; the appender stays open."""
         self._thread.shutdown()

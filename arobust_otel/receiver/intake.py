@@ -164,6 +164,7 @@ class Intake:
             self.appender.append(Kind.TICK, b"", received_ns=self._clock())
         except JournalError:
             self.dropped_ticks += 1
+            self._commit.refused()
 
     async def output(self, payload: bytes, command: Command | None = None, age_seconds: float = 0.0) -> int:
         """Append what the judge decided and wait until it is durable; a command then waits for its agent.
@@ -217,6 +218,7 @@ class Intake:
         try:
             return self.appender.append(kind, payload, received_ns=self._clock(), source=source)
         except JournalError as error:
+            self._commit.refused()
             raise self._unavailable(error) from error
 
     async def _durable(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from arobust_otel.errors import JournalError
-from arobust_otel.journal import Appender, Kind
+from arobust_otel.journal import Appender, Kind, Source
 from arobust_otel.otlp.status import Encoding
 from arobust_otel.receiver.answers import Refusal
 from arobust_otel.receiver.commit import GroupCommit
@@ -138,5 +138,34 @@ def test_a_commit_that_is_cancelled_settles_its_group(tmp_path: Path) -> None:
             with pytest.raises(JournalError, match="broken off"):
                 await soon(wait)
             await soon(world.commit.wait())
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_journal_that_takes_nothing_any_more_is_a_failure_also_where_nobody_waits(
+    tmp_path: Path, durable: bool
+) -> None:
+    async def story() -> None:
+        async with World(tmp_path / "journal") as world:
+            world.commit.durable = durable
+            world.disk.segment_bytes = 1
+            world.intake.tick()
+            (tmp_path / "journal").rename(tmp_path / "away")
+            world.intake.tick()  # no next segment
+            assert world.disk.broken
+            assert world.commit.failed.is_set()
+            assert world.intake.dropped_ticks == 1
+
+    asyncio.run(story())
+
+
+def test_a_record_that_is_refused_alone_is_none(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with World(tmp_path) as world:
+            source = Source(sender="s" * 70_000)  # too long
+            with pytest.raises(Refusal):
+                world.intake._append(Kind.REQUEST, b"", source)
+            assert not world.commit.failed.is_set()
 
     asyncio.run(story())
