@@ -189,6 +189,7 @@ def test_while_a_call_hangs_memory_is_bounded_and_the_disk_takes_the_rest(tmp_pa
         stats = ours.stats()
         assert stats["delivered"] == 20_000
         assert stats["dropped"] == 0
+        assert sorted(values(master)) == list(range(20_000)), "each try of a batch has the same id"
 
 
 AGENT = """

@@ -228,6 +228,7 @@ def test_the_timeout_is_a_setting_in_seconds_with_master_client(monkeypatch: pyt
         assert master.wait_for(lambda: len(master.seen) == 2, 20)  # gave up after call_seconds
         hold.set()
         assert ours.flush(10)
+        assert master.bodies() == ["one"], "the second try has the id of the first one"
 
 
 # --- 6: parent and child share one connection after a fork --------------------------------------------------
