@@ -34,9 +34,18 @@ class Reader:
         """Next records, empty at the tail; fewer than `max_records` where they are large (8 MiB a call).
 
         Raises:
-            JournalError: a record that was whole once is damaged or gone; names segment and byte.
+            JournalError: the next record was whole once and is damaged or gone; names segment and byte.
         """
         records: list[Record] = []
+        try:
+            self._read_into(records, max_records)
+        except JournalError:
+            if not records:
+                raise
+            self._judged = (-1, -1, -1)  # the next call judges again, and raises
+        return records
+
+    def _read_into(self, records: list[Record], max_records: int) -> None:
         budget_bytes = READ_BYTES
         while len(records) < max_records and budget_bytes > 0:
             if self._segment is None and not self._open_first():
@@ -45,7 +54,6 @@ class Reader:
             if not self._read_chunk(records, max_records):
                 break
             budget_bytes -= max(self._position - before, 0)
-        return records
 
     def close(self) -> None:
         """Close the segment; reading again opens it again."""

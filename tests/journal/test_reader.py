@@ -29,6 +29,12 @@ def offsets(folder: Path, start: int = 0) -> list[int]:
         return [record.offset for record in reader.read()]
 
 
+def read_on(folder: Path) -> None:
+    with Reader(folder) as reader:
+        while reader.read():
+            pass
+
+
 def test_folder_that_does_not_exist_yet_is_an_empty_tail(tmp_path: Path) -> None:
     with Reader(tmp_path / "later") as reader:
         assert reader.read() == []
@@ -125,16 +131,16 @@ def test_finished_segment_that_was_cut_short_is_an_error(tmp_path: Path, cut: in
     write(tmp_path, 20)
     path = segment_path(tmp_path, 0)
     path.write_bytes(path.read_bytes()[:-cut])
-    with Reader(tmp_path) as reader, pytest.raises(JournalError, match="ends too early"):
-        reader.read()
+    with pytest.raises(JournalError, match="ends too early"):
+        read_on(tmp_path)
 
 
 def test_missing_segment_in_the_middle_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, 20)
     missing = first_offsets(tmp_path)[1]
     segment_path(tmp_path, missing).unlink()
-    with Reader(tmp_path) as reader, pytest.raises(JournalError, match=f"{missing:020d}.segment is missing"):
-        reader.read()
+    with pytest.raises(JournalError, match=f"{missing:020d}.segment is missing"):
+        read_on(tmp_path)
 
 
 def test_start_before_the_oldest_kept_record_is_an_error_unless_it_is_zero(tmp_path: Path) -> None:
@@ -165,6 +171,32 @@ def test_segment_deleted_behind_a_reader_does_not_disturb_it(tmp_path: Path) -> 
         assert len(reader.read(max_records=2)) == 2
         segment_path(tmp_path, 0).unlink()
         assert len(reader.read()) == 18
+
+
+def test_records_before_a_gap_are_given_before_the_gap_is_told(tmp_path: Path) -> None:
+    """The segment that is open is deleted, and those after it: what it holds is still read."""
+    write(tmp_path, 60)
+    firsts = first_offsets(tmp_path)
+    with Reader(tmp_path) as reader:
+        assert len(reader.read(max_records=1)) == 1
+        for first in firsts[:-1]:
+            segment_path(tmp_path, first).unlink()
+        assert [record.offset for record in reader.read()] == list(range(1, firsts[1]))
+        for _ in range(2):
+            with pytest.raises(JournalError, match="is missing"):
+                reader.read()
+
+
+def test_records_before_damage_are_given_before_the_damage_is_told(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    path = segment_path(tmp_path, first_offsets(tmp_path)[1])
+    data = bytearray(path.read_bytes())
+    data[SEGMENT_BYTES + HEADER_BYTES] ^= 1
+    path.write_bytes(data)
+    with Reader(tmp_path) as reader:
+        assert len(reader.read()) == first_offsets(tmp_path)[1]
+        with pytest.raises(JournalError, match="byte 32: a record is damaged"):
+            reader.read()
 
 
 def test_reading_after_close_goes_on(tmp_path: Path) -> None:

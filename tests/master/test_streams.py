@@ -276,6 +276,22 @@ def test_what_the_journal_no_longer_holds_is_counted_and_passed_over(world: Worl
     assert len(kept) + firsts[-1] == 11
 
 
+def test_what_expires_while_the_stream_holds_it_open_is_delivered_or_counted(world: World) -> None:
+    world.appender.close()
+    world.appender = Appender.open(world.folder / "journal", segment_bytes=100_000)
+    world.sink.judge = lambda signal, body: (503, {}, b"")
+    world.append(*(request(f"m{number}") for number in range(1200)))
+    with world.delivering() as stream:
+        until("a try", lambda: stream.sender.counts.retries)
+        world.append(*(request(f"m{number}") for number in range(1200, 4000)))
+        for first in first_offsets(world.folder / "journal")[:-1]:
+            segment_path(world.folder / "journal", first).unlink()
+        world.sink.judge = lambda signal, body: TAKEN
+        until("the end", lambda: stream.sender.counts.next_offset == 4000)
+        expired = stream.sender.counts.dropped["expired"]
+    assert len(set(points_of(world.sink.bodies("metrics")))) + expired == 4000
+
+
 class Broken:
     """A forwarder of somebody else's package that fails in its own way at some bytes."""
 
