@@ -18,10 +18,11 @@ import psutil
 
 from arobust_otel.demo.options import CannotRun
 from arobust_otel.demo.places import SCRIPT, Places, beside_interpreter
+from arobust_otel.master.supervisor import LONGEST_STOP_SECONDS
 
 LAUNCHER_SECONDS = 12.0
 RANK_GRACE_SECONDS = 1.5
-MASTER_SECONDS = 15.0
+MASTER_SECONDS = LONGEST_STOP_SECONDS + 5.0  # what it may take, and the interpreter's own end
 SWEEP_SECONDS = 8.0
 # Of another job: a training that is started from inside one must not believe that it belongs to it.
 FOREIGN = ("AROBUST_", "TORCHELASTIC_", "SLURM_", "OMPI_", "PMI_")

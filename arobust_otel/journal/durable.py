@@ -11,6 +11,8 @@ from pathlib import Path
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_HANDLE = (errno.EMFILE, errno.ENFILE)  # as many files are open as may be
 
+TEMPORARY = ".tmp"  # end of the name of a file that is not whole yet
+
 
 @contextlib.contextmanager
 def if_there_is_room() -> Iterator[None]:
@@ -45,13 +47,20 @@ def write_all(handle: int, data: bytes) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file: a reader, or a start after a power cut, sees the old or the new content whole."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Replace the file: a reader, or a start after a power cut, sees the old or the new content whole.
+
+    What fails leaves nothing behind: on a full disk each try would cost some of the room that is awaited.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
-        write_all(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    temporary.rename(path)
+        try:
+            write_all(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
-from arobust_otel.journal.durable import make_private_folder, sync_folder, write_atomically
+from arobust_otel.journal.durable import TEMPORARY, make_private_folder, sync_folder, write_atomically
 
 MAGIC = b"AROBSNP1"
 SUFFIX = ".snapshot"
@@ -16,9 +16,14 @@ _CRC = struct.Struct("<I")
 
 
 def store(folder: str | Path, offset: int, payload: bytes, version: int) -> None:
-    """Write a snapshot of everything before `offset`, durably; the newest three are kept."""
+    """Write a snapshot of everything before `offset`, durably; the newest three are kept.
+
+    One process stores: what is half written here is of one that was killed over it, and goes.
+    """
     folder = Path(folder)
     make_private_folder(folder)
+    for half in folder.glob(f"*{SUFFIX}{TEMPORARY}"):
+        half.unlink(missing_ok=True)
     fields = _FIELDS.pack(MAGIC, version, offset, len(payload))
     checksum = _CRC.pack(crc32(payload, crc32(fields)))
     write_atomically(_path(folder, offset), fields + checksum + payload)

@@ -11,6 +11,7 @@ from typing import Any
 
 from arobust_otel import plugins
 from arobust_otel.config import ForwarderSettings, MasterSettings
+from arobust_otel.errors import JournalError
 from arobust_otel.journal import Cursor
 from arobust_otel.journal.durable import if_there_is_room
 from arobust_otel.master.control import READY, Control, either, log
@@ -132,4 +133,8 @@ def takes_bulk(forwarder: Any) -> bool:
 
 async def run_deliver(orders: Orders, control: Control) -> int:
     """The process `deliver`."""
-    return await DeliverRole(orders.settings).run(control)
+    try:
+        return await DeliverRole(orders.settings).run(control)
+    except JournalError as error:
+        log.error("deliver: %s", error)
+        return 1

@@ -35,6 +35,7 @@ SAY_SECONDS = 2.0  # between two words about our own progress
 ROOM_SECONDS = 5.0  # between two looks at the disk
 RECONNECT_SECONDS = 0.1
 CONNECT_SECONDS = 1.0  # the same while nothing is to be handed in
+ANSWER_SECONDS = 3.0  # for which one attempt waits for the receiver's word
 GIVE_UP_SECONDS = 5.0  # how long outputs are tried at the end, when the receiver may be gone
 
 
@@ -76,10 +77,11 @@ class JudgeRole:
         server = HttpServer(ApiApp(self, settings.token), listener, ReceiverLimits(), tls)
         await server.start()
         control.say(READY)
+        noticing = asyncio.create_task(self._notice(control))
         await self._connect()
         while not (await self._slice() == 0 and control.stop.is_set()):
-            if control.stop.is_set():
-                self.stopping = self.stopping or time.monotonic()
+            pass
+        noticing.cancel()
         await self.client.close()
         self._store_snapshot()
         self._store_incidents()
@@ -87,6 +89,11 @@ class JudgeRole:
         self.reader.close()
         self.mark.close()
         return 0
+
+    async def _notice(self, control: Control) -> None:
+        """Also in the midst of a connection attempt."""
+        await control.stop.wait()
+        self.stopping = time.monotonic()
 
     async def _slice(self) -> int:
         """Judge for a while; returns how many records, 0 at the end of the journal."""
@@ -153,8 +160,8 @@ class JudgeRole:
     async def _try_connect(self, start: int | None = None) -> bool:
         self._connect_at = time.monotonic() + CONNECT_SECONDS
         try:
-            end = await self.client.connect()
-        except OSError:
+            end = await asyncio.wait_for(self.client.connect(), ANSWER_SECONDS)
+        except (OSError, asyncio.TimeoutError):
             return False
         self._scan(self.reader.offset if start is None else start, end)
         return True
@@ -186,6 +193,8 @@ class JudgeRole:
         """Delete old segments: those over the limit, and more of them while the disk is short of space."""
         settings = self.orders.settings
         self._room_at = time.monotonic() + ROOM_SECONDS
+        if not self.layout.journal.exists():  # stopped before a receiver began one
+            return
         limit = retention.limit_for(self.layout.journal, settings.retention_bytes, settings.reserve_bytes)
         spare_bytes = settings.backlog_bytes if limit == settings.retention_bytes else 0
         readers = [Cursor(path).load() for path in cursor_paths(self.layout, settings)]

@@ -160,13 +160,17 @@ class OutputsClient:
         """Connect; returns the offset below which an earlier judge's outputs may stand.
 
         Raises:
-            OSError: the receiver does not answer.
+            OSError: the receiver is away.
         """
         await self.close()
         reader, self._writer = await asyncio.open_unix_connection(self._path)
         self._answers = asyncio.Queue()
         self._listener = asyncio.create_task(self._listen(reader))
-        return int((await self._answer())["next_offset"])
+        try:
+            return int((await self._answer())["next_offset"])
+        except BaseException:  # nobody waits any longer: without a greeting it is not connected
+            await self.close()
+            raise
 
     async def send(self, sent: Sent) -> int:
         """Store one output; returns its offset once it is durable.

@@ -20,6 +20,9 @@ FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 10.0
 STEADY_SECONDS = 30.0  # alive for that long, a role is thought to be well again
 STOP_SECONDS = {RECEIVE: 8.0, JUDGE: 15.0, DELIVER: 8.0}
+KILLED_SECONDS = 5.0  # in which a role that was killed is gone
+# First the receiver drains, then all end, each in its time or by force.
+LONGEST_STOP_SECONDS = STOP_SECONDS[RECEIVE] + sum(limit + KILLED_SECONDS for limit in STOP_SECONDS.values())
 
 
 class RoleFailed(Exception):
@@ -93,7 +96,7 @@ class Role:
             log.warning("%s did not end within %.0f s and is killed", self.name, timeout_seconds)
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=KILLED_SECONDS)
 
 
 class Supervisor:
@@ -114,11 +117,14 @@ class Supervisor:
         """
         self._tasks = {name: asyncio.create_task(self._keep(role)) for name, role in self.roles.items()}
         everyone = asyncio.gather(*(role.ready.wait() for role in self.roles.values()))
-        done, _ = await asyncio.wait(
-            [everyone, self.failed], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        if everyone not in done:
+        try:
+            done, _ = await asyncio.wait(
+                [everyone, self.failed], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
             everyone.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await everyone
         if self.failed.done():
             self.failed.result()
         if not done:

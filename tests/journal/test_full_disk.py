@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from arobust_otel.errors import JournalError
-from arobust_otel.journal import Appender, Kind, Reader
+from arobust_otel.journal import Appender, Kind, Reader, snapshots
 from arobust_otel.journal.retention import limit_for, retain
 from arobust_otel.journal.segments import first_offsets
 from tests.disk import fill, make_room, tiny_disk
@@ -103,6 +103,20 @@ def test_old_journal_makes_room_on_a_short_disk(disk: Path) -> None:
         assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= reserve
         last = appender.append(Kind.TICK, b"", received_ns=0)
         assert offsets(folder) == list(range(first_offsets(folder)[0], last + 1))
+
+
+def test_snapshots_that_find_no_room_leave_nothing(disk: Path) -> None:
+    """An empty file needs no block of its own here, so that only the write fails."""
+    folder = disk / "snapshots"
+    snapshots.store(folder, 1, b"x" * 4096, version=1)
+    fill(disk)
+    for offset in range(2, 5):
+        with pytest.raises(OSError, match="No space left"):
+            snapshots.store(folder, offset, b"x" * 8192, version=1)
+    assert [path.name for path in folder.iterdir()] == ["00000000000000000001.snapshot"]
+    make_room(disk)
+    snapshots.store(folder, 5, b"x" * 8192, version=1)
+    assert snapshots.offsets(folder) == [1, 5]
 
 
 def test_what_is_still_needed_is_not_deleted_for_room(disk: Path) -> None:

@@ -48,6 +48,12 @@ def test_newest_snapshot_is_found_and_three_are_kept(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_what_a_killed_process_left_half_written_goes_with_the_next_snapshot(tmp_path: Path) -> None:
+    (tmp_path / "00000000000000000007.snapshot.tmp").write_bytes(b"half")
+    snapshots.store(tmp_path, 9, b"state", version=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000000000000000009.snapshot"]
+
+
 def test_snapshot_damaged_at_any_byte_is_passed_over_for_an_older_one(tmp_path: Path) -> None:
     snapshots.store(tmp_path, 1, b"older", version=3)
     snapshots.store(tmp_path, 2, b"newer", version=3)
