@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import pytest
 from faults.courier import Courier, carry_out
 from faults.plan import draw, write
 
+from tests.ports import free_port
+
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "train_gpt.py"
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(240)]
 
@@ -25,11 +26,8 @@ pytestmark = [pytest.mark.torch, pytest.mark.timeout(240)]
 def training(fault: str, folder: Path, sockets: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Two ranks; rank 1 has got its order when this is entered."""
     plan = draw(fault, 3, sockets)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(port), str(SCRIPT)]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(SCRIPT)]
     command += ["--steps", "1000000", "--log-every", "1", "--extension", str(write(plan, folder))]
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / "out").open("wb") as output:
@@ -56,6 +54,12 @@ def steps(folder: Path) -> int:
     return log.read_text().count(" loss ") if log.exists() else 0
 
 
+def stands_still(folder: Path, seconds: float) -> bool:
+    before = steps(folder)
+    time.sleep(seconds)
+    return steps(folder) == before
+
+
 def until(condition: object, what: str, folder: Path, seconds: float = 120.0) -> None:
     limit = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
@@ -65,10 +69,8 @@ def until(condition: object, what: str, folder: Path, seconds: float = 120.0) ->
 
 def test_a_rank_that_hangs_holds_the_others(tmp_path: Path, socket_folder: Path) -> None:
     with training("hang", tmp_path, socket_folder) as launcher:
-        time.sleep(1.0)
-        before = steps(tmp_path)
-        time.sleep(3.0)
-        assert steps(tmp_path) == before
+        until(lambda: stands_still(tmp_path, 1.0), "stop", tmp_path)
+        assert stands_still(tmp_path, 3.0)
         assert launcher.poll() is None
 
 

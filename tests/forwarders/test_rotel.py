@@ -18,14 +18,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from arobust_otel.model import signals
 from tests.forwarders.sink import Sink, sinking
 from tests.master.running import Master, forward_to, settings_for, until
+from tests.ports import free_port
 
 BINARY = Path(rotel.__file__).parent / "rotel-agent"
 pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(240)]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -131,5 +131,6 @@ class World:
         finally:
             finish.set()
             self.abort.set()
-            thread.join(10)
+            thread.join(60)
+            assert not thread.is_alive()
             self.abort.clear()

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import requests
@@ -61,14 +63,16 @@ class Master:
         self.layout = settings.data_dir
         self.process: subprocess.Popen[bytes] | None = None
         self.errors = ""
+        self._said: IO[bytes] | None = None  # a file: a pipe is full one day, and is read to its end only
 
     def start(self, ready: bool = True) -> Master:
         from arobust_otel.master.wire import Orders
 
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-c", START],
             stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             env={**os.environ, "PYTHONPATH": os.getcwd()},
         )
         assert self.process.stdin is not None
@@ -124,19 +128,27 @@ class Master:
     def kill(self) -> None:
         """SIGKILL for the supervisor and every role at once."""
         assert self.process is not None
-        family = [psutil.Process(pid) for pid in self.info()["roles"].values()]
+        family = []
+        for pid in self.info()["roles"].values():
+            with suppress(psutil.NoSuchProcess):
+                family.append(psutil.Process(pid))
         self.process.kill()
         for role in family:
-            role.kill()
+            with suppress(psutil.NoSuchProcess):
+                role.kill()
         self.process.wait(10)
         psutil.wait_procs(family, 10)
 
     def ended(self) -> str:
-        assert self.process is not None
-        assert self.process.stderr is not None
-        self.errors = self.errors or self.process.stderr.read().decode()
-        self.process.stderr.close()
+        if self._said is not None:
+            self.errors = self.said()
+            self._said.close()
+            self._said = None
         return self.errors
+
+    def said(self) -> str:
+        """What it and its roles have written so far."""
+        return os.pread(self._said.fileno(), 1 << 24, 0).decode() if self._said is not None else self.errors
 
     def stop(self) -> int:
         assert self.process is not None
@@ -148,8 +160,7 @@ class Master:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait(10)
-            if self.process.stderr is not None and not self.process.stderr.closed:
-                self.ended()
+            self.ended()
 
     def __enter__(self) -> Master:
         return self.start()

@@ -14,10 +14,10 @@ from arobust_otel.commands.delivered import delivered_lines
 from arobust_otel.config import ForwarderSettings
 from arobust_otel.model import signals
 from arobust_otel.model.prometheus_names import metric_name
-from tests.forwarders.sink import sinking
+from tests.forwarders.sink import Sink, sinking
 from tests.forwarders.test_otlp_http import self_signed
-from tests.forwarders.test_rotel import free_port
 from tests.master.running import Master, WireStory, settings_for, until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -57,14 +57,12 @@ def test_a_fault_reaches_every_destination_beside_one_that_is_away(tmp_path: Pat
             story.run(2)
             until("an open incident", master.incidents)
 
-            hook = until("the notice", lambda: [json.loads(body) for body in sink.bodies("hook")])
-            assert hook[0]["type"] == "incident.opened"
-            assert hook[0]["data"]["incident"]["cause"] == "process_killed"
-            alerts = until("the alert", lambda: [row for b in sink.bodies("alerts") for row in json.loads(b)])
+            notices = until("the notice", lambda: _notices(sink, "process_killed"))
+            assert notices[0]["type"] == "incident.opened"
+            alerts = until("the alert", lambda: _alerts(sink, "process_killed"))
             assert alerts[0]["labels"]["arobust_rank"] == "2"
             until("bulk data", lambda: len(sink.bodies("metrics")) > 2)
-            open_ones = until("the page", lambda: samples(page, signals.INCIDENT_OPEN))
-            assert open_ones[0][0]["arobust_cause"] == "process_killed"
+            until("the page", lambda: "process_killed" in _causes(page))
 
             rows = until("the one that is away is told", lambda: _away(master))
             assert "cannot be reached" in rows["away"]["bulk"]["state"]
@@ -86,6 +84,22 @@ def test_a_fault_reaches_every_destination_beside_one_that_is_away(tmp_path: Pat
             until("the receiver's words", lambda: samples(page, signals.RECEIVER_REQUESTS))
             until("the judge's words", lambda: samples(page, signals.JUDGE_BEHIND))
             assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 404
+
+
+def _notices(sink: Sink, cause: str) -> list[Any]:
+    """Of a cause: on a slow machine agents look silent, which is an incident of its own."""
+    found = [json.loads(body) for body in sink.bodies("hook")]
+    return [notice for notice in found if notice["data"]["incident"]["cause"] == cause]
+
+
+def _alerts(sink: Sink, cause: str) -> list[Any]:
+    found = [alert for body in sink.bodies("alerts") for alert in json.loads(body)]
+    return [alert for alert in found if alert["labels"]["alertname"] == cause]
+
+
+def _causes(page: str) -> set[str]:
+    """Of the incidents that are open."""
+    return {labels["arobust_cause"] for labels, value in samples(page, signals.INCIDENT_OPEN) if value}
 
 
 def _away(master: Master) -> Any:

@@ -24,6 +24,9 @@ from tests.receiver.test_http import metrics
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
+FULL = "senders keep what they have: free space in"
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     with tiny_disk(tmp_path / "tiny", 8 * 1024) as place:
@@ -77,7 +80,7 @@ def _fills_and_recovers(disk: Path, settings: MasterSettings, taken: list[str]) 
         assert master.info()["roles"] == before
     kept = [record.payload for record in journal_of(disk / "data") if record.kind == Kind.REQUEST]
     assert kept == [metrics(name=name) for name in [*taken, "after"]]
-    assert "senders keep what they have: free space in" in master.errors
+    assert FULL in master.errors
     assert "there is room again" in master.errors
 
 
@@ -86,7 +89,11 @@ def test_a_receiver_that_starts_on_a_full_disk_waits_for_room(disk: Path) -> Non
         pid = master.role("receive")
         fill(disk)
         until("a refusal", lambda: post(master, "m").status_code == 503)
+        until("its words", lambda: FULL in master.said())
+        told = master.said().count(FULL)
         os.kill(pid, signal.SIGKILL)
+        until("the same words of the next one", lambda: master.said().count(FULL) > told)
+        assert master.role("receive") == pid  # that one is not ready
         make_room(disk)
         until("a new receiver", lambda: master.role("receive") != pid)
         assert until("room", lambda: post(master, "after").status_code == 200)

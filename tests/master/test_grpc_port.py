@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -31,10 +32,19 @@ def serves(port: int) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_a_receiver_that_is_started_again_serves_the_same_port(tmp_path: Path) -> None:
     with Master(settings_for(tmp_path / "data")) as master:
         port = port_of(master)
-        assert serves(port)
+        until("gRPC", lambda: serves(port))
         master.kill_role("receive")
         until("gRPC again", lambda: serves(port))
         assert port_of(master) == port
@@ -43,7 +53,8 @@ def test_a_receiver_that_is_started_again_serves_the_same_port(tmp_path: Path) -
 def test_grpc_lives_in_the_one_process_that_needs_it(tmp_path: Path) -> None:
     """Its threads do not survive a fork, and its import takes a quarter of a second."""
     with Master(settings_for(tmp_path / "data")) as master:
-        assert serves(port_of(master))
+        port = port_of(master)
+        until("gRPC", lambda: serves(port))
         roles = {**master.info()["roles"], "supervisor": master.info()["pid"]}
         loaded = {name for name, pid in roles.items() if "cygrpc" in Path(f"/proc/{pid}/maps").read_text()}
     assert loaded == {"receive"}
@@ -82,10 +93,11 @@ def test_no_port_is_given_to_a_stranger_while_the_receiver_is_away(tmp_path: Pat
 def test_a_port_that_was_taken_meanwhile_leaves_http_alone_and_is_taken_back(tmp_path: Path) -> None:
     with Master(settings_for(tmp_path / "data")) as master:
         port, pid = port_of(master), master.role("receive")
-        os.kill(pid, signal.SIGKILL)
         with socket.socket() as rude:
             rude.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            until("the moment", lambda: _bound(rude, port))
+            with suspended(master.info()["pid"]):  # nobody starts the next receiver before that
+                os.kill(pid, signal.SIGKILL)
+                until("the moment", lambda: _bound(rude, port))
             until("a new receiver", lambda: master.role("receive") != pid)
             assert requests.get(f"{master.url}/healthz", timeout=20).status_code == 200
 

@@ -215,7 +215,10 @@ def pager(sink: Sink, **options: Any) -> Alertmanager:
     return Alertmanager(urls=(sink.url,), **options)
 
 
-def test_what_stands_is_shown_after_each_change_and_again(world: World) -> None:
+def test_what_stands_is_shown_after_each_change_and_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arobust_otel.forwarders.alertmanager.REPEATS_TO_LIVE", 10_000)
     world.incident(an_incident())
     with world.delivering(BoardStream, pager(world.sink, repeat_seconds=0.1)):
         until("said again", lambda: len(alerts(world.sink)) >= 3)

@@ -11,8 +11,9 @@ import requests
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from arobust_otel.journal import Kind
-from tests.forwarders.test_rotel import BINARY, _listens, free_port, request
+from tests.forwarders.test_rotel import BINARY, _listens, request
 from tests.master.running import Master, journal_of, settings_for, until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(240)]
 
