@@ -91,7 +91,7 @@ class MasterClient:
         Args:
             items: Point, Event, LogLine, StackCapture; anything else is counted as invalid.
             acknowledged: called once when every item is in the master's journal or in the spool, or was
-                refused for good; never where one had to be dropped. From the sender's thread.
+                refused for good; never where one had to be dropped. From the sender's thread, or in `close`.
             urgent: points and log lines are sent as soon as facts are. Facts are always urgent.
             identity: the attempt that the items belong to.
             given_up: called at most once, instead of `acknowledged`, when an item had to go for lack of room

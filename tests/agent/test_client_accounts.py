@@ -6,9 +6,11 @@ accepted + recovered = delivered + dropped + waiting in memory + waiting on the 
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,7 @@ from typing import Any
 import numpy
 import pytest
 
-from arobust_otel.agent.client import sender
-from arobust_otel.agent.client.transport import Answer
+from arobust_otel.agent.client import sender, transport
 from arobust_otel.agent.data_collector import LogCollector
 from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.agent.spool.ledger import read_account
@@ -28,7 +29,7 @@ from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
 from arobust_otel.model.samples import Event, LogLine, StackCapture
 from tests.agent.clients import JOB, QUICK, client, line, points
-from tests.agent.server import free_port, running
+from tests.agent.server import Answer, free_port, running
 from tests.agent.test_client_spool import wait_until
 
 
@@ -168,10 +169,10 @@ def test_a_way_that_cannot_be_opened_now_is_tried_again(error: Exception) -> Non
         bytes_raw = bytes_sent = 0
         errors = [error] * 2
 
-        def send(self, *_: Any) -> Answer:
+        def send(self, *_: Any) -> transport.Answer:
             if self.errors:
                 raise self.errors.pop()
-            return Answer()
+            return transport.Answer()
 
         def close(self) -> None:
             pass
@@ -321,3 +322,66 @@ def test_a_forked_child_counts_the_bytes_of_its_own_requests_only() -> None:
             os._exit(int(stats["bytes_raw"] + stats["bytes_sent"] > 0))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert ours.stats()["bytes_raw"] > 0
+
+
+@pytest.fixture
+def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A name server that does not answer until the test ends; set once somebody asks it."""
+    asked, ended = threading.Event(), threading.Event()
+    real = socket.getaddrinfo
+
+    def look_up(host: Any, *arguments: Any, **others: Any) -> Any:
+        if host != "slow.invalid":
+            return real(host, *arguments, **others)
+        asked.set()
+        ended.wait(20)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield asked
+    ended.set()
+
+
+@pytest.mark.parametrize("with_disk", [False, True])
+def test_closing_while_a_call_hangs_stores_or_counts_also_what_is_on_its_way(
+    tmp_path: Path, slow_names: threading.Event, with_disk: bool
+) -> None:
+    spool = {"spool_dir": tmp_path} if with_disk else {}
+    settings = replace(QUICK, batch_items=10)
+    ours = MasterClient("http://slow.invalid:4318", JOB, settings, say=lambda text: None, **spool)
+    heard: list[str] = []
+    ours.report(points(0, 30))
+    ours.report([line(1)], lambda: heard.append("acknowledged"), given_up=lambda: heard.append("given up"))
+    assert slow_names.wait(10)
+    started = time.monotonic()
+    ours.close(1.5)
+    assert time.monotonic() - started < 2.5
+    stats = ours.stats()
+    assert (stats.get("spool_items", 0), stats["dropped"]) == ((31, 0) if with_disk else (0, 31))
+    assert stats["queue_items"] == 0
+    assert accounted(stats)
+    assert heard == (["acknowledged"] if with_disk else ["given up"])
+    ours.report(points(30, 1))
+    ours.close(0.1)
+    assert accounted(ours.stats())
+    if with_disk:
+        with running() as master, client(master.url, spool_dir=tmp_path) as heir:
+            assert heir.flush(10)
+            assert [value for _, value, _ in master.points()] == list(range(30))
+
+
+def test_what_arrives_after_closing_has_stored_it_is_known_by_its_id(tmp_path: Path) -> None:
+    held = threading.Event()
+    port = free_port()
+    with running(port, script=lambda *_: Answer(hold=held)) as master:
+        settings = replace(QUICK, call_seconds=30.0)
+        ours = MasterClient(master.url, JOB, settings, say=lambda text: None, spool_dir=tmp_path)
+        ours.report(points(0, 10))
+        assert master.wait_for(lambda: bool(master.seen))
+        ours.close(1.0)
+        assert ours.stats()["spool_items"] == 10
+        held.set()
+        with client(master.url, spool_dir=tmp_path) as heir:
+            assert heir.flush(10)
+        assert len(set(master.batch_ids)) == 1
+        assert (ours.stats()["delivered"], heir.stats()["delivered"]) == (0, 10)

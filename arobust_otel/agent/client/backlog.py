@@ -27,7 +27,7 @@ class Backlog:
         self._max_bytes = max_bytes
         self._lanes: dict[Lane, deque[Chunk]] = {lane: deque() for lane in Lane}
         self._returned: dict[Lane, deque[Parcel]] = {lane: deque() for lane in Lane}
-        self._flying: Parcel | None = None
+        self.flying: Parcel | None = None
         self._waiting_items = dict.fromkeys(Lane, 0)  # in the lane, not yet in a parcel
         self.entered = dict.fromkeys(Lane, 0)  # items since the start, for those who wait in `flush`
         self.left = dict.fromkeys(Lane, 0)
@@ -49,8 +49,8 @@ class Backlog:
         One that came back goes again as it is; a new one holds at least one item.
         """
         if self._returned[lane]:
-            self._flying = self._returned[lane].popleft()
-            return self._flying
+            self.flying = self._returned[lane].popleft()
+            return self.flying
         taken: list[Chunk] = []
         try:
             self._take_chunks(lane, max_items, max_bytes, taken)
@@ -58,8 +58,8 @@ class Backlog:
             self._lanes[lane].extendleft(reversed(taken))
             self._waiting_items[lane] += count_items(taken)
             raise
-        self._flying = parcel_of(lane, taken) if taken else None
-        return self._flying
+        self.flying = parcel_of(lane, taken) if taken else None
+        return self.flying
 
     def give_back(self, parcels: Sequence[Parcel]) -> list[Chunk]:
         """The parcel on its way has landed; what is undelivered of it waits again, before all others.
@@ -69,7 +69,7 @@ class Backlog:
         """
         for parcel in reversed(parcels):
             self._returned[parcel.lane].appendleft(parcel)
-        self._flying = None
+        self.flying = None
         return list(self._overflow())
 
     def done(self, chunks: Iterable[Chunk]) -> None:
@@ -119,7 +119,7 @@ class Backlog:
     def oldest_mono(self) -> float | None:
         """When the oldest undelivered chunk was handed over; None where everything is delivered."""
         heads = [head.handed_mono for lane in Lane if (head := self.oldest(lane)) is not None]
-        flying = self._flying.chunks if self._flying is not None else ()
+        flying = self.flying.chunks if self.flying is not None else ()
         return min([*heads, *(chunk.handed_mono for chunk in flying)], default=None)
 
     def _take_chunks(self, lane: Lane, room_items: int, room_bytes: int, taken: list[Chunk]) -> None:

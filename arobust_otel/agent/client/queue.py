@@ -180,6 +180,11 @@ class ClientQueue:
         with self._lock:
             return self._backlog.take(lane, self._settings.batch_items, self._settings.batch_bytes)
 
+    def flying(self) -> Parcel | None:
+        """The parcel that is on its way."""
+        with self._lock:
+            return self._backlog.flying
+
     def fullest(self, share: float) -> Lane | None:
         """The least urgent lane that waits, where more than a share of a limit is used."""
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
@@ -23,7 +23,7 @@ from arobust_otel.agent.client.safekeeping import Safekeeping
 from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.client.transport import Transport
 from arobust_otel.agent.client.words import Words
-from arobust_otel.agent.parcel import SIGNAL_OF_LANE, Lane, Parcel
+from arobust_otel.agent.parcel import SIGNAL_OF_LANE, Chunk, Lane, Parcel
 from arobust_otel.errors import RetryableDelivery
 
 # What the sender needs after its last request to count or store what is left.
@@ -59,6 +59,7 @@ class Sender:
         self._queue, self._disk, self._settings = around.queue, around.disk, around.settings
         self.circuit = Circuit(Waits.of(around.settings))
         self.speaking = threading.Lock()  # held during calls
+        self._hands = threading.Lock()  # held by the thread outside of calls: who has it moves parcels
         self._changed = threading.Condition()
         self._flushing = 0
         self._hurry = False
@@ -69,7 +70,8 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="arobust-master-client", daemon=True)
         self.started = False
         self._start_at = 0.0
-        self._is_ended = False
+        self._is_closed = False
+        self._has_ended = False
 
     # --- for other threads --------------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ class Sender:
     def start(self) -> None:
         """Start the thread, once; where there is no room for one, what comes waits until a later call."""
         with self._changed:
-            if self.started or self._is_ended or time.monotonic() < self._start_at:
+            if self.started or self._is_closed or time.monotonic() < self._start_at:
                 return
             _, error = guard.attempt("thread of a client", self._thread.start)
             self.started = error is None
@@ -112,13 +114,30 @@ class Sender:
             self._closing_at = deadline - min(margin, left / 2)
         self._wake()
         with self._changed:
-            has_no_thread = not self.started and not self._is_ended
-            self._is_ended = True
-        if has_no_thread:
-            self._end()
+            self._is_closed = True
         if self.started:
-            self._thread.join(left)
+            self._thread.join(
+                max(0.0, self._closing_at + (deadline - self._closing_at) / 4 - time.monotonic())
+            )
+        if not self.started or self._thread.is_alive():
+            self._take_over(deadline)
         return not self._thread.is_alive()
+
+    def _take_over(self, deadline: float) -> None:
+        """Store or count everything in the place of the thread, which hangs in a call or never was."""
+        if not self._hands.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return
+        has_ended_itself = self._has_ended
+        try:
+            if not has_ended_itself:
+                flying = self._queue.flying()
+                if flying is not None:
+                    self._keep_or_give_back([flying])
+                self._end()
+        finally:
+            self._hands.release()
+        if has_ended_itself and self.started:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _wake(self) -> None:
         self._hurry = True
@@ -129,12 +148,13 @@ class Sender:
     def _run(self) -> None:
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         step = guard.contained("MasterClient's sender")(self._step)
-        try:
-            while (went_on := step()) is not False:
-                if went_on is None:  # a bug of ours must not spin
-                    self._queue.inbox.sleep(_AFTER_BUG_SECONDS, deaf=True)
-        finally:
-            self._end()
+        with self._hands:
+            try:
+                while not self._has_ended and (went_on := step()) is not False:
+                    if went_on is None:  # a bug of ours must not spin
+                        self._queue.inbox.sleep(_AFTER_BUG_SECONDS, deaf=True)
+            finally:
+                self._end()
 
     def _step(self) -> bool:
         """Wait for work and do it; False where the thread has to end."""
@@ -229,6 +249,8 @@ class Sender:
             return
         started = time.monotonic()
         outcome = self._deliver(parcel)
+        if self._has_ended:  # `close` could not wait: the parcel is in the spool, or counted
+            return
         try:
             self._around.metrics.tried(time.monotonic() - started, self._tried.get(lane) == parcel.batch_id)
             self._count(lane, outcome)
@@ -241,11 +263,15 @@ class Sender:
 
     def _deliver(self, parcel: Parcel) -> Outcome:
         """Try a parcel; where that fails by itself, it is dropped and counted: nobody else has it now."""
-        with self.speaking:
-            outcome, error = guard.attempt(
-                "delivery of a parcel",
-                lambda: deliver(parcel, self._around.transport, self._left_seconds),
-            )
+        self._hands.release()
+        try:
+            with self.speaking:
+                outcome, error = guard.attempt(
+                    "delivery of a parcel",
+                    lambda: deliver(parcel, self._around.transport, self._left_seconds),
+                )
+        finally:
+            self._hands.acquire()
         if outcome is None:
             outcome = Outcome(settled=list(parcel.chunks))
             outcome.drop("invalid", parcel.items, f"{type(error).__name__}: {error}")
@@ -268,12 +294,7 @@ class Sender:
         if stored:
             self._disk.settle(parcel, outcome.undelivered)
         else:
-            left = list(outcome.undelivered)
-            try:
-                self._queue.settle(outcome.settled)
-                self._store(left)
-            finally:
-                self._queue.give_back(left)
+            self._keep_or_give_back(list(outcome.undelivered), outcome.settled)
         self._tell()
 
     def _store_next(self, lane: Lane) -> bool:
@@ -281,18 +302,24 @@ class Sender:
         parcel = self._queue.take(lane)
         if parcel is None:
             return False
-        left = [parcel]
-        try:
-            self._store(left)
-        finally:
-            self._queue.give_back(left)
+        is_kept = self._keep_or_give_back([parcel])
         self._tell()
-        return not left
+        return is_kept
 
-    def _store(self, parcels: list[Parcel]) -> None:
-        """Parcels of one lane go to the disk, in their order; those that stay in memory stay in the list."""
-        while parcels and self._disk.keep(parcels[0]):
-            self._queue.settle(parcels.pop(0).chunks, in_spool=True)
+    def _keep_or_give_back(self, parcels: list[Parcel], settled: Sequence[Chunk] = ()) -> bool:
+        """The parcel on its way has landed; what is left of it goes to the disk in its order, or waits again.
+
+        Args:
+            parcels: what is left; those that wait again stay in the list.
+            settled: of the same parcel: delivered, or refused for good.
+        """
+        try:
+            self._queue.settle(settled)
+            while parcels and self._disk.keep(parcels[0]):
+                self._queue.settle(parcels.pop(0).chunks, in_spool=True)
+        finally:
+            self._queue.give_back(parcels)
+        return not parcels
 
     def _tell(self) -> None:
         if self._flushing:
@@ -315,7 +342,10 @@ class Sender:
             self._disk.adopt()
 
     def _end(self) -> None:
-        """Store what memory holds, count what nobody keeps."""
+        """Store what memory holds, count what nobody keeps; once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         self._queue.sort()
         for lane in Lane if self._disk.is_on else ():
             while self._store_next(lane):
