@@ -16,6 +16,13 @@ from arobust_otel.demo.options import CannotRun, Outcome
 from arobust_otel.demo.places import examples, make_places
 
 DEMO = (sys.executable, "-m", "arobust_otel.cli", "demo", "--json")
+SHORT = """
+import sys
+from pathlib import Path
+from arobust_otel.demo.run import run
+keep = Path(sys.argv[1])
+sys.exit(run(fault="hang", rank=1, ranks=2, as_json=True, keep=keep, timeout_seconds=1.0))
+"""
 
 
 def test_a_folder_with_something_in_it_is_not_overwritten(tmp_path: Path) -> None:
@@ -67,7 +74,7 @@ def test_the_printed_object_has_exactly_the_promised_keys() -> None:
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_an_interrupted_demo_ends_what_it_started(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "AROBUST_RAISE"}
     command = [*DEMO, "--keep", str(tmp_path / "run")]
@@ -76,19 +83,19 @@ def test_an_interrupted_demo_ends_what_it_started(tmp_path: Path) -> None:
     while "training starts" not in (line := demo.stderr.readline()):
         assert line, "the demo ended too early"
     demo.send_signal(signal.SIGINT)
-    out, err = demo.communicate(timeout=90)
+    out, err = demo.communicate(timeout=200)
     assert demo.returncode == 130, err
     assert out == ""
     assert "had to be killed" not in err
 
 
 @pytest.mark.torch
+@pytest.mark.timeout(180)
 def test_a_time_limit_that_is_too_short_is_said(tmp_path: Path) -> None:
+    """A second is less than the command line takes, and less than a rank needs to load torch."""
     environ = {name: value for name, value in os.environ.items() if name != "AROBUST_RAISE"}
-    command = [*DEMO, "--timeout", "10", "--ranks", "2", "--rank", "1", "--keep", str(tmp_path / "run")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=55, check=False)
-    if done.returncode == 0:
-        pytest.fail("ten seconds were enough to train and to diagnose: raise the bar of this test")
+    command = [sys.executable, "-c", SHORT, str(tmp_path / "run")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 2, done.stderr
     assert "time limit" in done.stderr
     assert done.stdout == ""

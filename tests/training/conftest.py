@@ -62,7 +62,7 @@ class Started:
 
     def end(self) -> tuple[str, str]:
         """Wait for the end; standard output and standard error."""
-        out, err = self.process.communicate(timeout=50)
+        out, err = self.process.communicate(timeout=200)
         return out, err
 
 
@@ -121,7 +121,7 @@ def torch_env() -> dict[str, str]:
 def until() -> Until:
     """Wait for a condition; one that does not come true in time fails the test."""
 
-    def wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "it did not happen in time"

@@ -126,7 +126,15 @@ def test_the_users_own_fault_handler_stays(run: Runner) -> None:
 
 
 def test_the_watcher_writes_stacks_when_asked(run: Runner, until: Until) -> None:
-    started = run("import time\ndef wait_for_peer():\n    time.sleep(60)\nwait_for_peer()\n", env=RANK)
+    source = """
+import time
+def wait_for_peer():
+    print("waiting", flush=True)
+    time.sleep(600)
+wait_for_peer()
+"""
+    started = run(source, env=RANK)
+    assert started.process.stdout.readline() == "waiting\n"
     until(lambda: started.has_rank(1) and started.rank(1).tick_count > 0)
     beacon.request_stacks(next(started.folder().glob("rank-1-*.beacon")), 7)
     until(lambda: started.rank(1).stack_done == 7)
