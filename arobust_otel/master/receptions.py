@@ -14,6 +14,8 @@ from typing import Any
 from arobust_otel.master.layout import Layout, read_json
 from arobust_otel.model.samples import Point
 
+STALE_SECONDS = 10.0  # both files are written every second or two
+
 
 def store_receptions(layout: Layout, points: Sequence[Point]) -> None:
     """Replace the receiver's file."""
@@ -37,6 +39,12 @@ def store_points(path: Path, points: Sequence[Point]) -> None:
 
 
 def stored_points(path: Path, now_ns: int) -> list[Point]:
-    """The points of a file as of a moment ago; none where there is none."""
+    """The points of a file as of a moment ago; none where there is none, or its process stands still."""
+    try:
+        age_ns = now_ns - path.stat().st_mtime_ns
+    except OSError:
+        return []
+    if age_ns > STALE_SECONDS * 1e9:
+        return []
     rows: list[list[Any]] = read_json(path).get("points", [])
     return [Point(name, value, now_ns, attributes, start_ns) for name, value, attributes, start_ns in rows]
