@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import requests
 
 from tests.master.running import until
+from tests.ports import free_ports
 from tools.stack.programs import BY_NAME, find
 
 CONFIG = Path(__file__).parents[2] / "collector_config"
@@ -33,13 +33,6 @@ def program(name: str) -> str:
     if path is None:
         pytest.skip(f"{BY_NAME[name].words} is not built: make stack-programs")
     return str(path)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listened on a moment ago, all different."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(found.getsockname()[1]) for found in sockets]
 
 
 def check(

@@ -56,7 +56,7 @@ def test_both_signals_arrive_marked_behind_a_collector_that_was_away(world: Worl
     names = [f"m{number}" for number in range(100)]
     world.append(*(request(name, points=3) for name in names))
     world.append(lines(50), signal="logs")
-    forwarder = OtlpHttp(endpoint=f"http://127.0.0.1:{port}", timeout_seconds=5.0)
+    forwarder = OtlpHttp(endpoint=f"http://127.0.0.1:{port}", timeout_seconds=30.0)
     with world.delivering(BulkStream, forwarder) as stream:
         until("a try", lambda: stream.sender.counts.retries)
         with running("otelcol", [f"--config={file}"], tmp_path, f"http://127.0.0.1:{health}/"):

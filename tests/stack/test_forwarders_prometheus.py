@@ -112,7 +112,7 @@ def test_bad_points_cost_themselves_only_and_what_was_sent_before_an_outage_is_w
 
     # Away for a while: what arrives meanwhile is kept, and arrives in order.
     world.append(steps(times[40:50], rank=1))
-    with world.delivering(BulkStream, prometheus.forwarder(timeout_seconds=2.0)) as away:
+    with world.delivering(BulkStream, prometheus.forwarder()) as away:
         until("a try", lambda: away.sender.counts.retries)
         world.append(steps(times[50:60], rank=1))
         with prometheus.runs():
@@ -152,7 +152,7 @@ def test_an_incident_is_one_and_then_zero_also_when_prometheus_was_away(world: W
     world.incident(opened)
     world.incident(an_incident(cause="hang_device", opened_at=at(600), updated_at=at(500)))
     world.incident(ended(cause="hang_device", opened_at=at(600), updated_at=at(300), resolved_at=at(300)))
-    with world.delivering(OtlpStream, prometheus.forwarder(timeout_seconds=2.0)) as stream:
+    with world.delivering(OtlpStream, prometheus.forwarder()) as stream:
         until("a try", lambda: stream.sender.counts.retries)
         with prometheus.runs():
             rows = until_answer("both verdicts", lambda: _incidents(prometheus))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -39,14 +40,16 @@ def test_it_sees_the_master_and_no_alert_says_that_it_is_blind(tmp_path: Path) -
         Master(settings_for(tmp_path / "data", forwarders=(scrape,))),
         running("prometheus2", arguments, tmp_path, f"{url}/-/ready"),
     ):
-        until_answer("the dead-man switch", lambda: "ArobustWatchdog" in firing())
-        assert "ArobustMasterBlind" not in firing()
+        until_answer(
+            "the dead-man switch alone",
+            lambda: "ArobustWatchdog" in (found := firing()) and "ArobustMasterBlind" not in found,
+        )
         roles = until_answer("roles", lambda: values(url, "arobust_master_up"))
         # what the alerts about judge and journal look at is there, and nothing of it is wrong
         judged = f"{JUDGE_UP} and on (instance) arobust_judge_lag_seconds and on (instance) {WRITABLE}"
         until_answer("a judge that speaks", lambda: values(url, judged))
         assert not {"ArobustJudgeBehind", "ArobustJournalFull"} & set(firing())
-        rules = asked(f"{url}/api/v1/rules")["data"]["groups"]
+        rules = until_answer("rules", lambda: asked(f"{url}/api/v1/rules"))["data"]["groups"]
     assert roles == {"receive": 1.0, "judge": 1.0, "deliver": 1.0}
     assert {group["name"] for group in rules} == {"arobust-incidents", "arobust-master", "arobust-jobs"}
     assert all(rule["health"] == "ok" for group in rules for rule in group["rules"])
@@ -67,8 +70,8 @@ def test_ranks_reach_it_through_a_collector_with_the_same_names_and_labels(tmp_p
         forwarder.send("metrics", attempt(0, time.time_ns()))
         forwarder.close()
         query = f'{metric_name(signals.STEP)}{{arobust_rank="3"}}'
-        answer = until_answer("a step", lambda: asked(f"{url}/api/v1/query", query=query)["data"]["result"])
-        names = asked(f"{url}/api/v1/label/__name__/values")["data"]
+        answer = until_answer("a step", lambda: rows(url, query))
+        names = until_answer("names", lambda: asked(f"{url}/api/v1/label/__name__/values"))["data"]
     (row,) = answer
     assert row["metric"] == {
         "__name__": "arobust_training_step",
@@ -112,15 +115,18 @@ def send_many(collector: str, count: int) -> list[int]:
     return found
 
 
+def rows(url: str, query: str) -> list[dict[str, Any]]:
+    """Result of a query; empty where it does not answer."""
+    answer = asked(f"{url}/api/v1/query", query=query)
+    return answer["data"]["result"] if answer else []
+
+
 def counted(url: str, query: str, least: int) -> float | None:
     """The one value of a query, from `least` on."""
-    answer = asked(f"{url}/api/v1/query", query=query)
-    rows = answer["data"]["result"] if answer else []
-    value = float(rows[0]["value"][1]) if rows else 0.0
+    found = rows(url, query)
+    value = float(found[0]["value"][1]) if found else 0.0
     return value if value >= least else None
 
 
 def values(url: str, metric: str) -> dict[str, float]:
-    answer = asked(f"{url}/api/v1/query", query=metric)
-    rows = answer["data"]["result"] if answer else []
-    return {row["metric"]["arobust_master_role"]: float(row["value"][1]) for row in rows}
+    return {row["metric"]["arobust_master_role"]: float(row["value"][1]) for row in rows(url, metric)}
