@@ -26,8 +26,14 @@ class Poster:
         self._certificate = certificate if certificate[0] else None
         self._session = requests.Session()
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> requests.Response:
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], name: str) -> requests.Response:
         """The answer, whatever its status; a redirection is not followed.
+
+        Args:
+            url: where to.
+            body: what.
+            headers: all of them.
+            name: what messages call the destination (`shown`): URLs may hold secrets.
 
         Raises:
             OverloadedDelivery: no answer in time.
@@ -44,10 +50,12 @@ class Poster:
                 cert=self._certificate,
             )
         except requests.ReadTimeout:
-            raise OverloadedDelivery(f"{url} did not answer within {self._timeout_seconds:g} s") from None
-        except (requests.RequestException, OSError, ValueError) as error:
-            # OSError: a CA file that is gone. ValueError: a secret that cannot stand in a header.
-            raise RetryableDelivery(f"{url} cannot be reached: {_innermost(error)}") from None
+            raise OverloadedDelivery(f"{name} did not answer within {self._timeout_seconds:g} s") from None
+        except ValueError as error:  # a secret that cannot stand in a header; the message would show it
+            reason = f"a header or the URL cannot be used ({type(error).__name__})"
+            raise RetryableDelivery(f"{name}: {reason}") from None
+        except (requests.RequestException, OSError) as error:  # OSError: a CA file that is gone
+            raise RetryableDelivery(f"{name} cannot be reached: {_innermost(error)}") from None
 
     def close(self) -> None:
         """Close the connection."""
@@ -59,10 +67,24 @@ def succeeded(response: requests.Response) -> bool:
     return 200 <= response.status_code < 300
 
 
-def said(url: str, response: requests.Response) -> str:
-    """A refusal in one line."""
-    text = "".join(filter(str.isprintable, response.text[:_EXCERPT_CHARACTERS]))
-    return f"{url} answered {response.status_code}: {text}"
+def shown(url: str, *, path: bool = True) -> str:
+    """A URL as messages, the log and the status API may show it: never credentials or a query.
+
+    `path`: False where the path is a secret, too.
+
+    >>> shown("https://user:pass@example.org:8443/v1/logs?key=1")
+    'https://example.org:8443/v1/logs'
+    """
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path if path else ''}"
+
+
+def said(name: str, response: requests.Response) -> str:
+    """A refusal in one line; a path that the answer repeats is left out."""
+    path = response.request.path_url or ""
+    text = response.text.replace(path, "...") if len(path) > 1 else response.text
+    text = "".join(filter(str.isprintable, text[:_EXCERPT_CHARACTERS]))
+    return f"{name} answered {response.status_code}: {text}"
 
 
 def retry_after(response: requests.Response) -> float | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
-from arobust_otel.forwarders._http import Poster, check_file, check_url, said, secret, succeeded
+from arobust_otel.forwarders._http import Poster, check_file, check_url, said, secret, shown, succeeded
 from arobust_otel.model import signals
 from arobust_otel.model.incident import OPEN, rfc3339
 from arobust_otel.model.notice import Told, labels_of
@@ -98,13 +98,13 @@ class Alertmanager:
         try:
             if self.token_file:
                 headers["authorization"] = f"Bearer {secret(self.token_file)}"
-            response = self._poster.post(url, body, headers)
+            response = self._poster.post(url, body, headers, shown(url))
         except RetryableDelivery as error:
             return error
         if succeeded(response):
             return None
         kind = PermanentDelivery if response.status_code in (400, 413, 422) else RetryableDelivery
-        return kind(said(url, response))
+        return kind(said(shown(url), response))
 
 
 def alert_labels(incident: Told) -> dict[str, str]:

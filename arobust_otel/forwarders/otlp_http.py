@@ -30,6 +30,7 @@ from arobust_otel.forwarders._http import (
     retry_after,
     said,
     secret,
+    shown,
     succeeded,
 )
 from arobust_otel.otlp.messages import REJECTED, RESPONSES, SIGNALS
@@ -112,7 +113,7 @@ class OtlpHttp:
         headers = {"content-type": CONTENT_TYPE, **self._headers()}
         if self.compression == "gzip":
             body, headers["content-encoding"] = gzip.compress(body, 1), "gzip"
-        response = self._poster.post(url, body, headers)
+        response = self._poster.post(url, body, headers, shown(url))
         if not succeeded(response):
             raise _refusal(url, response)
         self.rejected_items += _rejected(signal, response.content)
@@ -155,7 +156,7 @@ class OtlpHttp:
 
 
 def _refusal(url: str, response: requests.Response) -> DeliveryError:
-    reason = said(url, response)
+    reason = said(shown(url), response)
     if response.status_code in _UNACCEPTABLE:
         return PermanentDelivery(reason)
     if response.status_code == 500:

@@ -23,6 +23,7 @@ from arobust_otel.forwarders._http import (
     retry_after,
     said,
     secret,
+    shown,
     succeeded,
 )
 from arobust_otel.model.incident import rfc3339
@@ -89,12 +90,13 @@ class Webhook:
         }
         if self.secret_file:
             headers["webhook-signature"] = signature(self._key(), notice.id, stamp, body)
-        response = self._poster.post(self.url, body, headers)
+        name = shown(self.url, path=False)
+        response = self._poster.post(self.url, body, headers, name)
         if succeeded(response):
             return
         if response.status_code in _UNACCEPTABLE:
-            raise PermanentDelivery(said(self.url, response))
-        raise RetryableDelivery(said(self.url, response), retry_after(response))
+            raise PermanentDelivery(said(name, response))
+        raise RetryableDelivery(said(name, response), retry_after(response))
 
     def close(self) -> None:
         """Close the connection."""
