@@ -14,7 +14,8 @@ from arobust_otel.common.constants import DiagnosisDataType
 from arobust_otel.common.diagnosis_data import WorkerTrainingMetric
 from arobust_otel.model.identity import JobIdentity
 
-IDENTITY = JobIdentity("story", 0, "host-a", 0)
+JOB = "story"  # that the fixture `folder` names in the environment
+IDENTITY = JobIdentity(JOB, 0, "host-a", 0)
 XPU_TEXT = """\
 # TYPE XPU_TIMER_COMMON_HANG gauge
 XPU_TIMER_COMMON_HANG{ip="NOT_SET",job_name="NOT_SET",local_rank="0",pod_name="NOT_SET",rank="0"} 0
