@@ -69,8 +69,12 @@ class Sender(Attempts):
         except DeliveryError as error:
             self._reason = str(error)
         if self._waiting and self.counts.sent_requests == sent:
-            self.counts.retries += 1
             self.counts.state = self._reason
+            self.counts.retries += 1
+
+    def holds(self) -> bool:
+        """Whether anything was given to it that is neither delivered nor dropped."""
+        return bool(self._waiting)
 
     def reached(self, offset: int) -> int:
         """How far the cursor may move when everything before `offset` was sent."""
