@@ -15,9 +15,10 @@ import pytest
 from arobust_otel.collectors import processes
 from arobust_otel.collectors.processes import ProcessesCollector, decide_exit
 from arobust_otel.collectors.procfs import PROC, read_stat
+from arobust_otel.collectors.scan import NodeScan
 from arobust_otel.model import signals
 from arobust_otel.model.beacon import PROCESS_STATES, Child
-from arobust_otel.plugins import close
+from arobust_otel.plugins import Clock, close
 
 WAITS = "import sys; print('ready', flush=True); sys.stdin.readline()"
 BURNS = "print('ready', flush=True)\nwhile True: pass"
@@ -101,10 +102,26 @@ def test_a_stall_says_what_the_main_thread_waits_for(world, collector, events) -
 
 
 def test_a_computing_rank_never_stalls(world, collector, events, values) -> None:
+    """By a clock that moves on when the rank has had half of that time: a busy machine gives it late."""
     rank = world.python(BURNS)
     world.rank(rank.pid, event_mono_ns=1)
-    items = world.sample_until(collector, lambda items: len(values(items, signals.CPU_AGE)) > 8, every=0.3)
+    now, scan, items = world.clock(), NodeScan([world.folder]), []
+    deadline = time.monotonic() + 40
+    for _ in range(10):
+        items += collector.collect(now, scan.scan(now))
+        used = ticks_of(rank.pid)
+        while ticks_of(rank.pid) < used + 0.15 * os.sysconf("SC_CLK_TCK"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        now = Clock(now.wall_ns + 300_000_000, now.mono_ns + 300_000_000)
+    assert len(values(items, signals.CPU_AGE)) == 10
     assert not events(items, signals.RANK_STALLED)
+
+
+def ticks_of(pid: int) -> int:
+    stat = read_stat(PROC, pid)
+    assert stat is not None
+    return stat.user_ticks + stat.system_ticks
 
 
 def _child(pid: int, rank: int, status: int | None, ended_ns: int | None) -> Child:
