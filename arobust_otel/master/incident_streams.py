@@ -30,7 +30,10 @@ def told_in(record: Record) -> dict[str, Any] | None:
 
 
 class TellingStream(Stream):
-    """A stream of incidents; those that stand are kept in a file beside the cursor."""
+    """A stream of incidents; those that stand are kept in a file beside the cursor.
+
+    Both are stored together: a restart tells again what was not delivered, of what stood before that.
+    """
 
     def __init__(self, place: Place, sender: Sender) -> None:
         super().__init__(place, sender)
@@ -45,8 +48,15 @@ class TellingStream(Stream):
             values = told_in(record)
             if values is not None:
                 self.tell(record, values)
+                self._delivered(record.offset + 1, sent=True)
                 sent = True
         return sent
+
+    def _store(self) -> None:
+        """Only where nothing is aside: what stands is known of the last record only."""
+        if not self.sender.holds():
+            self.standing.store()
+            super()._store()
 
     def tell(self, record: Record, values: dict[str, Any]) -> None:
         """Deliver one output (`cause`, `index` and `body`)."""
@@ -159,7 +169,8 @@ class BoardStream(TellingStream):
         """Read on first: what changed while the destination was away is not shown one by one."""
         for records in iter(self._read, []):
             self.deliver(records)
-            self.sender.counts.next_offset = self._reader.offset
+            self._delivered(self._reader.offset, sent=False)
+        self._delivered(self._reader.offset, sent=False)
         now_ns = self.clock()
         self.sender.forwarder.show(self.standing.shown(now_ns), now_ns)
 

@@ -16,12 +16,16 @@ Told = dict[str, Any]  # Incident.to_json()
 
 
 class Standing:
-    """Open incidents by id, and those that ended lately; one object owns the file."""
+    """Open incidents by id, and those that ended lately; one object owns the file.
+
+    `take` only remembers: what stands is stored together with the cursor, when its destination was told.
+    """
 
     def __init__(self, path: Path) -> None:
         """The file need not exist."""
         values = read_json(path)
         self._path = path
+        self._changed = False
         self._open: dict[str, Told] = values.get("open", {})
         self._ended: list[dict[str, Any]] = values.get("ended", [])
 
@@ -52,10 +56,17 @@ class Standing:
             if gone is not None:
                 self._ended.append({"incident": gone, "at_ns": now_ns})
         self._forget(now_ns)
+        self._changed = True
+        return ended if ended is not None and not self.is_open(series_of(ended)) else None
+
+    def store(self) -> None:
+        """Replace the file, where anything was taken since the last time."""
+        if not self._changed:
+            return
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with if_there_is_room():
             write_json(self._path, {"open": self._open, "ended": self._ended})
-        return ended if ended is not None and not self.is_open(series_of(ended)) else None
+            self._changed = False
 
     def is_open(self, series: str) -> bool:
         """Whether an open incident has this series."""

@@ -15,6 +15,7 @@ from arobust_otel.errors import RetryableDelivery
 from arobust_otel.forwarders.alertmanager import Alertmanager
 from arobust_otel.forwarders.webhook import Webhook
 from arobust_otel.journal import Cursor, Kind, Record, Source
+from arobust_otel.master import streams
 from arobust_otel.master.incident_streams import BoardStream, NoticeStream, OtlpStream
 from arobust_otel.master.outputs import Sent
 from arobust_otel.model import signals
@@ -22,7 +23,7 @@ from arobust_otel.model.samples import Point
 from arobust_otel.otlp.incidents import to_ns
 from arobust_otel.otlp.own import own_request
 from tests.forwarders.sink import TAKEN, Sink, sinking
-from tests.master.delivering import World, an_incident, ended
+from tests.master.delivering import World, an_incident, ended, request
 from tests.master.running import until
 
 OPEN_NS = to_ns("2026-01-01T00:00:00.000000Z")
@@ -81,6 +82,23 @@ def test_the_gauge_of_an_open_incident_is_said_again_also_after_a_restart(world:
 def test_a_revision_ends_the_series_of_the_earlier_verdict(world: World) -> None:
     world.incident(an_incident())
     world.incident(an_incident(cause="hang_interpreter_lock"))
+    world.deliver(OtlpStream)
+    assert gauges(world.sink) == [("hang_user_code", 1), ("hang_user_code", 0), ("hang_interpreter_lock", 1)]
+
+
+@pytest.mark.parametrize("status", [503, 500])
+def test_a_series_ends_also_where_the_master_was_restarted_before_that_was_taken(
+    world: World, status: int
+) -> None:
+    world.uncertain_seconds = 0.05
+    world.incident(an_incident())
+    world.deliver(OtlpStream)
+    world.sink.judge = lambda signal, body: (status, {}, b"") if signal == "metrics" else TAKEN
+    world.incident(an_incident(cause="hang_interpreter_lock"))
+    with world.delivering(OtlpStream) as stream:
+        until("some tries", lambda: stream.sender.counts.retries > 3)
+        time.sleep(0.3)
+    world.sink.judge = lambda signal, body: TAKEN
     world.deliver(OtlpStream)
     assert gauges(world.sink) == [("hang_user_code", 1), ("hang_user_code", 0), ("hang_interpreter_lock", 1)]
 
@@ -246,6 +264,21 @@ def test_what_came_and_went_while_it_was_away_wakes_nobody(world: World) -> None
         world.sink.judge = lambda signal, body: TAKEN
         until("back", lambda: world.sink.taken)
     assert alerts(world.sink)[0] == [("deadlock", False), ("hang_user_code", True)]
+
+
+def test_a_board_that_is_away_does_not_hold_the_journal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "CURSOR_SECONDS", 0.0)
+    world.sink.judge = lambda signal, body: (503, {}, b"")
+    with world.delivering(BoardStream, pager(world.sink)) as stream:
+        until("a try", lambda: stream.sender.counts.retries)
+        world.incident(an_incident())
+        world.append(*(request(f"m{number}") for number in range(100)))
+        until("the cursor", lambda: Cursor(world.folder / "cursor").load() == 101)
+        world.sink.judge = lambda signal, body: TAKEN
+        until("back", lambda: world.sink.taken)
+    assert alerts(world.sink)[0] == [("hang_user_code", False)]
 
 
 def test_after_a_restart_it_goes_on_with_what_stands(world: World) -> None:
