@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,31 @@ def test_it_sees_the_master_and_no_alert_says_that_it_is_blind(tmp_path: Path) -
     assert roles == {"receive": 1.0, "judge": 1.0, "deliver": 1.0}
     assert {group["name"] for group in rules} == {"arobust-incidents", "arobust-master", "arobust-jobs"}
     assert all(rule["health"] == "ok" for group in rules for rule in group["rules"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_judge_that_stands_still_is_told(tmp_path: Path) -> None:
+    own, scraped = free_ports(2)
+    url = f"http://127.0.0.1:{own}"
+    quick = {"127.0.0.1:9464": f"127.0.0.1:{scraped}", "15s": "1s", "for: 1m": "for: 1s"}
+    files = configuration(tmp_path, quick)
+    scrape = ForwarderSettings("scrape", "prometheus_scrape", {"listen": f"127.0.0.1:{scraped}"})
+    arguments = [f"--config.file={files / 'prometheus-2.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
+    arguments += [f"--web.listen-address=127.0.0.1:{own}"]
+    told = 'ALERTS{alertname="ArobustJudgeBehind", alertstate="firing"}'
+    with (
+        Master(settings_for(tmp_path / "data", forwarders=(scrape,))) as master,
+        running("prometheus2", arguments, tmp_path, f"{url}/-/ready"),
+    ):
+        until_answer("a judge that speaks", lambda: values(url, "arobust_judge_lag_seconds"))
+        judge = master.role("judge")
+        os.kill(judge, signal.SIGSTOP)
+        try:
+            found = until_answer("the alert", lambda: values(url, told))
+        finally:
+            os.kill(judge, signal.SIGCONT)
+    assert found == {"judge": 1.0}
 
 
 @pytest.mark.slow
@@ -129,4 +156,4 @@ def counted(url: str, query: str, least: int) -> float | None:
 
 
 def values(url: str, metric: str) -> dict[str, float]:
-    return {row["metric"]["arobust_master_role"]: float(row["value"][1]) for row in rows(url, metric)}
+    return {row["metric"].get("arobust_master_role", ""): float(row["value"][1]) for row in rows(url, metric)}
