@@ -136,8 +136,8 @@ class Master:
         for role in family:
             with suppress(psutil.NoSuchProcess):
                 role.kill()
-        self.process.wait(10)
-        psutil.wait_procs(family, 10)
+        self.process.wait(60)
+        psutil.wait_procs(family, 60)
 
     def ended(self) -> str:
         if self._said is not None:
@@ -159,7 +159,7 @@ class Master:
         finally:
             if self.process.poll() is None:
                 self.process.kill()
-                self.process.wait(10)
+                self.process.wait(60)
             self.ended()
 
     def __enter__(self) -> Master:

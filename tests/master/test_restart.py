@@ -103,7 +103,7 @@ def test_roles_end_by_themselves_when_the_supervisor_is_killed(tmp_path: Path) -
         pids = list(master.info()["roles"].values())
         assert master.process is not None
         master.process.kill()
-        master.process.wait(5)
+        master.process.wait(60)
         until("roles are gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     finally:
         master.stop()
@@ -114,7 +114,7 @@ def test_a_new_master_waits_for_the_roles_of_a_killed_one(tmp_path: Path) -> Non
     master = Master(settings).start()
     assert master.process is not None
     os.kill(master.process.pid, signal.SIGKILL)
-    master.process.wait(5)
+    master.process.wait(60)
     master.ended()
     with Master(settings) as second:
         assert second.query("/healthz") == {"status": "ok"}
