@@ -110,6 +110,8 @@ def _describe(process: psutil.Process) -> str:
     try:
         command = " ".join(process.cmdline())[:160]
         return f"process {process.pid} ({process.status()}): {command}"
+    except psutil.ZombieProcess:  # a NoSuchProcess, too
+        return f"process {process.pid} ended, and nobody collected it"
     except psutil.NoSuchProcess:
         return ""
 
