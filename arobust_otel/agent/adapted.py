@@ -14,6 +14,7 @@ from arobust_otel.model import signals
 from arobust_otel.model.samples import Attributes, Event, LogLine, Point, StackCapture
 from arobust_otel.plugins import Clock, Item, Node
 
+ITEM_KINDS = (Point, Event, LogLine, StackCapture)
 NOT_ENABLED = "off: its is_enabled() says no"
 
 
@@ -74,7 +75,7 @@ def items_of(name: str, value: Any, at_ns: int) -> Iterator[Item]:
     Raises:
         TypeError: the value is none of these.
     """
-    if isinstance(value, (Point, Event, LogLine, StackCapture)):
+    if isinstance(value, ITEM_KINDS):
         yield value
     elif value is None:
         return

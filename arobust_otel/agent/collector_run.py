@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from arobust_otel import guard
-from arobust_otel.agent.adapted import items_of
+from arobust_otel.agent.adapted import ITEM_KINDS, items_of
 from arobust_otel.errors import CapabilityError
 from arobust_otel.model import signals
 from arobust_otel.model.heartbeat import CollectorReport
@@ -43,6 +43,9 @@ class CollectorRun:
 
         def collect() -> None:
             for value in self.collector.collect(now, node) or ():
+                if type(value) in ITEM_KINDS:
+                    take(value)
+                    continue
                 for item in items_of(self.name, value, now.wall_ns):
                     take(item)
 

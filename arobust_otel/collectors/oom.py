@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arobust_otel.collectors.kmsg import KERNEL_LOG, KernelLog
-from arobust_otel.collectors.procfs import PROC, parse_pairs, read_text
+from arobust_otel.collectors.procfs import PROC, read_text
 
 CGROUP = Path("/sys/fs/cgroup")
 RECENT_SAMPLES = 5  # 2.5 s: the death is told up to half a second after it was seen
 MAX_LOG_RECORDS = 50_000
+_KILLS = re.compile(r"^oom_kill[: ]\s*(\d+)$", re.MULTILINE)
 
 
 def parse_cgroup_paths(text: str) -> dict[str, str]:
@@ -34,8 +35,8 @@ def parse_cgroup_paths(text: str) -> dict[str, str]:
 
 def parse_kills(text: str) -> int | None:
     """The ``oom_kill`` counter of memory.events, memory.oom_control or vmstat; None where it has none."""
-    value = parse_pairs(text).get("oom_kill", "")
-    return int(value) if value.isdecimal() else None
+    found = _KILLS.search(text)
+    return int(found[1]) if found else None
 
 
 def names_victim(record: str, pid: int) -> bool:

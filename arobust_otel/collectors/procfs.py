@@ -13,6 +13,8 @@ PROC = Path("/proc")
 MAX_DESCENDANTS = 64
 
 _STAT_FIELDS_AFTER_NAME = 50  # through field 52, exit_code
+_STAT_FIELDS_NEEDED = 22  # through field 24, rss
+_CHUNK_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +57,22 @@ def parse_stat(text: str) -> Stat | None:
     if opening < 1 or closing < opening:
         return None
     rest = text[closing + 1 :].split()
-    numbers = _numbers(rest[1:])
-    head = _numbers([text[:opening].strip()])
-    if numbers is None or head is None or len(numbers) < 21 or len(rest[0]) != 1:
+    if len(rest) < _STAT_FIELDS_NEEDED or len(rest[0]) != 1:
         return None
-    return Stat(
-        pid=head[0],
-        name=text[opening + 1 : closing],
-        state=rest[0],
-        parent=numbers[0],
-        user_ticks=numbers[10],
-        system_ticks=numbers[11],
-        start_ticks=numbers[18],
-        resident_pages=numbers[20],
-        exit_code=numbers[48] if len(rest) >= _STAT_FIELDS_AFTER_NAME else None,
-    )
+    try:
+        return Stat(
+            pid=int(text[:opening]),
+            name=text[opening + 1 : closing],
+            state=rest[0],
+            parent=int(rest[1]),
+            user_ticks=int(rest[11]),
+            system_ticks=int(rest[12]),
+            start_ticks=int(rest[19]),
+            resident_pages=int(rest[21]),
+            exit_code=int(rest[49]) if len(rest) >= _STAT_FIELDS_AFTER_NAME else None,
+        )
+    except ValueError:
+        return None
 
 
 def parse_state(text: str) -> str:
@@ -98,23 +101,33 @@ def parse_pairs(text: str) -> dict[str, str]:
 
 def parse_io(text: str) -> Transfer | None:
     """Parse /proc/PID/io; None where a number is missing."""
-    pairs = parse_pairs(text)
-    numbers = _numbers([pairs.get(key, "") for key in ("rchar", "wchar", "read_bytes", "write_bytes")])
+    words = text.split()
+    pairs = dict(zip(words[::2], words[1::2], strict=False))
+    numbers = _numbers([pairs.get(key, "") for key in ("rchar:", "wchar:", "read_bytes:", "write_bytes:")])
     return Transfer(*numbers) if numbers else None
 
 
 def read_text(path: str | Path) -> str | None:
-    """Content of a small file; None where it cannot be read."""
+    """Content of a small file; None where it cannot be read. Bare system calls: dozens of times a second."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall().decode("utf-8", "replace")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        content = chunk = os.read(descriptor, _CHUNK_BYTES)
+        while chunk:
+            chunk = os.read(descriptor, _CHUNK_BYTES)
+            content += chunk
+        return content.decode("utf-8", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def read_stat(proc: Path, pid: int) -> Stat | None:
     """Stat of a process; None where there is none."""
-    text = read_text(proc / str(pid) / "stat")
+    text = read_text(f"{proc}/{pid}/stat")
     return parse_stat(text) if text is not None else None
 
 
@@ -170,8 +183,7 @@ def _read_line(path: str) -> str:
 
 def read_io(proc: Path, pid: int, tid: int | None = None) -> Transfer | None:
     """Bytes of a process, or of one of its tasks; None where we may not look."""
-    folder = proc / str(pid) if tid is None else proc / str(pid) / "task" / str(tid)
-    text = read_text(folder / "io")
+    text = read_text(f"{proc}/{pid}/io" if tid is None else f"{proc}/{pid}/task/{tid}/io")
     return parse_io(text) if text is not None else None
 
 

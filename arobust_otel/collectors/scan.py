@@ -5,6 +5,7 @@ A beacon outlives its process; whether the process lives is asked of /proc, by p
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class NodeScan:
         self._counters: dict[tuple[int, int], tuple[object, int]] = {}
         self._seen: set[tuple[int, int]] = set()
         self._too_old: set[Path] = set()
+        self._paths: dict[tuple[Path, str], Path] = {}
 
     def scan(self, now: Clock) -> Node:
         """Read everything once; never raises for what a file holds or lacks."""
@@ -64,10 +66,15 @@ class NodeScan:
     def _files(self) -> Iterable[Path]:
         for folder in self._folders:
             try:
-                names = sorted(path for path in folder.iterdir() if path.suffix == ".beacon")
+                names = sorted(name for name in os.listdir(folder) if name.endswith(".beacon"))
             except OSError:
                 continue
-            yield from (path for path in names if path not in self._too_old)
+            for name in names:
+                path = self._paths.get((folder, name))
+                if path is None:  # making one costs as much as reading the file
+                    path = self._paths[folder, name] = folder / name
+                if path not in self._too_old:
+                    yield path
 
     def _lives(self, pid: int, start_ticks: int) -> bool:
         stat = read_stat(self._proc, pid)

@@ -70,7 +70,7 @@ def read(path: str | Path) -> RankBeacon | LauncherBeacon:
         BeaconError: the file is missing, not written yet, or no beacon of this version.
     """
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:
             page, torn = _steady_page(file)
         return decode(page, torn=torn)
     except OSError as error:
