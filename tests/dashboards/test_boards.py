@@ -108,6 +108,27 @@ def test_queries_over_time_and_logs_choose_one_job_or_the_chosen_hosts(path: Pat
             assert "$job_id" in expression or "$host" in expression or own, name
 
 
+def test_the_first_screen_says_who_why_and_what_to_do() -> None:
+    panels = [
+        panel for panel in load(ROOT / "dashboards" / "job.json")["panels"] if panel["gridPos"]["y"] < 15
+    ]
+    (table,) = [panel for panel in panels if panel["type"] == "table"]
+    options = table["transformations"][0]["options"]
+    shown = [
+        options["renameByName"][label]
+        for label in sorted(options["indexByName"], key=options["indexByName"].get)
+    ]
+    assert shown[:3] == ["cause", "rank", "host"]
+    (words,) = [panel["targets"][0]["expr"] for panel in panels if panel["type"] == "logs"]
+    assert all(field in words for field in ("{{.summary}}", "{{.action}}", "{{.why}}"))
+
+
+@pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
+def test_links_and_marks_are_not_hidden_in_a_menu(path: Path) -> None:
+    board = load(path)
+    assert all("placement" not in shown for shown in (*board["links"], *board["annotations"].get("list", ())))
+
+
 def test_links_between_boards_lead_somewhere() -> None:
     ids = {load(path)["uid"] for path in BOARDS}
     links = [link["url"] for path in BOARDS for link in load(path).get("links", [])]
