@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from arobust_otel.demo.torch_env import VERSION
 from tools.stack.engine import IMAGES
 from tools.stack.programs import BY_NAME
 
@@ -40,6 +41,26 @@ def test_a_service_is_bounded_and_has_no_rights_to_spare(name: str) -> None:
     assert not service.get("privileged")
     if service.get("user", "").startswith("0"):
         assert service["network_mode"] == "none"
+
+
+def test_everything_that_can_be_asked_has_a_health_check() -> None:
+    without = {name for name, service in SERVICES.items() if "healthcheck" not in service}
+    assert without == {"identity", "collector", "jaeger", "training"}  # the head of the file says why
+
+
+def test_only_what_writes_outside_of_its_volumes_may_write_anywhere() -> None:
+    writing = {name for name, service in SERVICES.items() if not service.get("read_only")}
+    assert writing == {"identity", "grafana", "training"}
+
+
+def test_torch_is_the_one_of_the_demo() -> None:
+    wanted = f"torch=={VERSION} numpy"
+    assert SERVICES["training"]["build"]["args"]["TORCH"] == f"${{AROBUST_TORCH-{wanted}}}"
+    assert f'ARG TORCH="{wanted}"\n' in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_jaeger_does_not_trace_itself() -> None:
+    assert SERVICES["jaeger"]["environment"]["OTEL_TRACES_SAMPLER"] == "always_off"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
