@@ -154,14 +154,21 @@ def _quoted(text: str) -> str:
 
 
 def recording_rules() -> str:
-    """Prometheus rule file: what boards and questions about a whole job need, once instead of everywhere."""
-    step, duration = metric_name(signals.STEP), metric_name(signals.STEP_DURATION)
+    """Prometheus rule file: what questions about a whole job need, once instead of everywhere.
+
+    Values of the last minute only: Prometheus remembers a rank that moved for five on its old host, too.
+    """
+    step, duration = (
+        f"last_over_time({metric_name(signal)}[1m])" for signal in (signals.STEP, signals.STEP_DURATION)
+    )
     by_job = f"by ({JOB})"
     recorded = {
-        "job:arobust_ranks:count": f"count {by_job} ({step})",
+        "job:arobust_ranks:count": f"count {by_job} (count by ({JOB}, {RANK}) ({step}))",
         "job:arobust_training_step:max": f"max {by_job} ({step})",
         "job:arobust_training_step:min": f"min {by_job} ({step})",
-        "job:arobust_training_steps:rate1m": f"max {by_job} (clamp_min(deriv({step}[1m]), 0))",
+        "job:arobust_training_steps:rate1m": (
+            f"max {by_job} (clamp_min(deriv({metric_name(signals.STEP)}[1m]), 0))"
+        ),
         "job:arobust_training_step_duration_seconds:median": f"quantile {by_job} (0.5, {duration})",
         "job:arobust_training_step_duration_seconds:max": f"max {by_job} ({duration})",
         "rank:arobust_training_step:lag": f"max {by_job} ({step}) - on ({JOB}) group_right () {step}",
