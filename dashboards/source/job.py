@@ -33,10 +33,9 @@ _PHASE_COLORS = dict(
 )
 CAUSE, RULE, SEVERITY = (label_name(name) for name in (signals.CAUSE, signals.RULE, signals.SEVERITY))
 VERDICT = {CAUSE: "cause", RANK: "rank", panels.HOST: "host", SEVERITY: "severity", RULE: "rule"}
-GROUP = label_name(signals.GROUP_NAME)
+GROUP, EVENT = label_name(signals.GROUP_NAME), label_name(signals.EVENT_NAME)
 AGENT_LOGS = f'{{service_name="arobust-agent", {JOB}="$job_id"}}'
 MASTER_LOGS = f'{{service_name="arobust-master", {JOB}="$job_id"}}'
-EVENT = label_name(signals.EVENT_NAME)
 # Prometheus may have an incident twice: pushed, and scraped from the master.
 OPEN = f"max by ({', '.join(VERDICT)}) ({newest(signals.INCIDENT_OPEN)}) == 1"
 
@@ -243,8 +242,9 @@ def _logs() -> list[Any]:
         ),
         panels.log_lines(
             "Stacks",
-            "Stacks that were taken for a verdict; the same trace id leads to the incident's trace.",
-            f'{AGENT_LOGS} | {EVENT}="{signals.STACK_DUMP}"',
+            "Stacks that a verdict rests on; a line opens to the link to the incident's trace.",
+            f'{MASTER_LOGS} | {EVENT}="{signals.STACK_DUMP}" '
+            f'| line_format "rank {{{{.{RANK}}}}}: {{{{__line__}}}}"',
         ),
     ]
 
