@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,39 @@ def test_ports_are_published_on_this_machine_only(name: str) -> None:
 def test_only_the_board_can_be_left_out() -> None:
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["grafana"]
     assert (ROOT / ".env").read_text(encoding="utf-8").splitlines()[-1] == "COMPOSE_PROFILES=board"
+
+
+def provisioned(kind: str) -> dict[str, Any]:
+    text = (ROOT / "dashboards" / "provisioning" / kind / "arobust.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
+
+
+def test_grafana_finds_every_board_where_its_provider_looks() -> None:
+    (provider,) = provisioned("dashboards")["providers"]
+    mounts = dict(mount.split(":")[:2] for mount in SERVICES["grafana"]["volumes"])
+    boards = sorted((ROOT / "dashboards").glob("*.json"))
+    for board in boards:
+        assert mounts[f"./dashboards/{board.name}"] == f"{provider['options']['path']}/{board.name}"
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home in mounts.values()
+
+
+def test_boards_and_links_name_the_data_sources_that_are_there() -> None:
+    sources = {source["uid"]: source for source in provisioned("datasources")["datasources"]}
+    for source in sources.values():
+        assert source["url"].strip("${}") in SERVICES["grafana"]["environment"]
+    for path in (ROOT / "dashboards").glob("*.json"):
+        for variable in json.loads(path.read_text(encoding="utf-8"))["templating"]["list"]:
+            if variable["type"] == "datasource":
+                assert sources[variable["current"]["value"]]["type"] == variable["query"]
+    linked = set(
+        re.findall(
+            r"datasourceUid: (\S+)", (ROOT / "dashboards/provisioning/datasources/arobust.yaml").read_text()
+        )
+    )
+    assert linked
+    assert linked <= set(sources)
 
 
 def test_files_that_are_mounted_exist() -> None:
