@@ -51,11 +51,11 @@ def _grown(metric: str) -> str:
 MASTER_ALERTS = (
     MasterAlert(
         "ArobustMasterBlind",
-        'absent(up{job="arobust-master"} == 1)',
+        'up{job="arobust-master"} == 0 or absent(up{job="arobust-master"})',
         "1m",
         "critical",
-        "No master answers: nobody would say which rank hangs",
-        "Prometheus cannot scrape any master, so that incidents that begin now are not seen. Start "
+        "A master does not answer: nobody would say which rank hangs",
+        "Prometheus cannot scrape it, or knows of none, so that incidents that begin now are not seen. Start "
         "`arobust master`, or correct the target of the scrape job `arobust-master`. What agents report "
         "meanwhile is kept and judged later.",
     ),
