@@ -47,7 +47,7 @@ def test_a_service_is_bounded_and_has_no_rights_to_spare(name: str) -> None:
 
 def test_everything_that_can_be_asked_has_a_health_check() -> None:
     without = {name for name, service in SERVICES.items() if "healthcheck" not in service}
-    assert without == {"identity", "collector", "jaeger", "training"}  # the head of the file says why
+    assert without == {"identity", "collector", "training"}  # the head of the file says why
 
 
 def test_only_what_writes_outside_of_its_volumes_may_write_anywhere() -> None:

@@ -181,7 +181,7 @@ def test_the_guides_command_shows_the_verdict(compose: Compose, story: Story) ->
 def test_whatever_can_be_asked_is_healthy(compose: Compose) -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     asked = [name for name, service in services.items() if "healthcheck" in service and name not in NOT_RUN]
-    assert {"master", "prometheus", "loki", "alertmanager"} <= set(asked)
+    assert {"master", "prometheus", "loki", "jaeger", "alertmanager"} <= set(asked)
     for service in asked:
         until_answer(
             f"{service} is healthy",
