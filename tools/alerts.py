@@ -189,9 +189,9 @@ def runbook() -> str:
         "(`collector_config/alertmanager.yml`) silences symptoms where their root cause is known. Each "
         "incident's own evidence is in `arobust incidents`, in Loki, and as a span in the trace store.",
         f"An alert fires with the first evaluation after the verdict ({VIEW_FOR} later where something only "
-        f"cannot be seen) and clears {KEEP_FIRING} after the incident is resolved. Where a master dies "
-        f"with an incident open, its alert holds for {OPEN_WINDOW}. An incident that is pushed and scraped "
-        "is one alert; either way is enough.",
+        f"cannot be seen) and clears {KEEP_FIRING} after the incident is resolved. An incident that "
+        "is pushed and scraped is one alert, and either way is enough. Where the master, or one of these "
+        f"ways, dies with an incident open, its alert holds for {OPEN_WINDOW}.",
     ]
     for row in rows():
         lines += [
