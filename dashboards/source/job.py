@@ -11,7 +11,7 @@ from arobust_otel.model import device_signals, signals
 from arobust_otel.model.beacon import PHASES, STATES
 from arobust_otel.model.prometheus_names import label_name, metric_name
 from dashboards.source import panels
-from dashboards.source.panels import JOB, OF_JOB, RANK, newest, of, per_rank, series, worst
+from dashboards.source.panels import JOB, OF_JOB, RANK, in_order, newest, of, per_rank, series, worst
 
 UID = "arobust-job"
 MANY = f" Of more than {panels.MOST_LINES} the highest."
@@ -110,7 +110,7 @@ def _ranks() -> list[Any]:
         panels.states(
             "State of each rank",
             "A row that ends is a rank that ended or that nobody sees any more.",
-            state_of_ranks(),
+            in_order(state_of_ranks()),
             names_of_states(),
         ),
         panels.rank_by_time(
@@ -136,7 +136,7 @@ def _ranks() -> list[Any]:
         panels.states(
             "Phase of each rank",
             "What each rank was doing when it was looked at.",
-            per_rank(newest(signals.PHASE)),
+            in_order(per_rank(newest(signals.PHASE))),
             {code: (name, _PHASE_COLORS[name]) for code, name in enumerate(PHASES)},
         ),
         panels.lines(

@@ -32,6 +32,7 @@ JOB = label_name(signals.JOB_ID)
 HOST = label_name(signals.HOST_NAME)
 OF_JOB = f'{JOB}="$job_id"'
 MOST_LINES = 32
+DIGITS = 5  # of the highest rank that is put in order
 SHORT_WINDOW = 10_000  # points of a panel that shows "now": its window does not grow with the board's time
 GREEN, YELLOW, RED, BLUE, GRAY, PURPLE, ORANGE = "green", "yellow", "red", "blue", "gray", "purple", "orange"
 
@@ -52,6 +53,17 @@ def newest(signal: str, matchers: str = OF_JOB) -> str:
 def per_rank(expression: str) -> str:
     """PromQL with one series per rank, also while a rank that moved is remembered on two hosts."""
     return f"max by ({RANK}) ({expression})"
+
+
+def in_order(expression: str) -> str:
+    """PromQL whose series come as ranks are counted: sorted as text, 10 would stand between 1 and 2.
+
+    A timeline shows rows as they come, and Prometheus sorts series by their labels: `a_row` is the first.
+    """
+    for digits in range(1, DIGITS + 1):
+        number = "0" * (DIGITS - digits) + "$1"
+        expression = f'label_replace({expression}, "a_row", "{number}", "{RANK}", "({"." * digits})")'
+    return expression
 
 
 def worst(expression: str) -> str:

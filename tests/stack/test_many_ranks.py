@@ -110,6 +110,8 @@ def test_a_panel_shows_the_ranks_of_its_job_and_no_other(
         culprit = {"2"} if job == "one" and question.panel.startswith("State") else set()
         assert set(ranks) == {str(rank) for rank in range(JOBS[job])} | culprit
         assert all(name.isdigit() for name in legends), "a heat map sorts only bare numbers by their value"
+        if question.kind == "state-timeline":  # which shows rows as they come
+            assert legends == sorted(legends, key=int)
     elif RANK in question.legend:
         assert len(rows) == min(JOBS[job], LINES)
 
