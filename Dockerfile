@@ -32,7 +32,7 @@ ENTRYPOINT ["arobust"]
 
 # TORCH is what pip is asked for; empty where torch is mounted.
 FROM base AS torch
-ARG TORCH="torch numpy"
+ARG TORCH="torch==2.15.0 numpy"
 RUN install -d /opt/torch \
     && if [ -n "$TORCH" ]; then \
         python3 -m venv /tmp/pip && /tmp/pip/bin/pip install --no-cache-dir --target /opt/torch $TORCH; \

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from arobust_otel.model.causes import BY_CODE
+import pytest
+import yaml
+
+from arobust_otel.model.causes import ACTIONS, BY_CODE
 from tools import alerts
+from tools.master_alerts import MASTER_ALERTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +49,53 @@ def test_alertmanager_silences_by_the_same_tiers_whoever_sends_the_alert() -> No
     for number, tier in enumerate(tiers[:3]):
         below = tiers[number + 1 :]
         causes = [code for name in below for code in alerts.TIERS[name]]
-        assert f"source_matchers: ['arobust_tier=\"{tier}\"']" in text
-        assert f"source_matchers: ['alertname=~\"{'|'.join(alerts.TIERS[tier])}\"']" in text
+        of_a_job = "'arobust_job_id!=\"\"'"
+        assert f"source_matchers: ['arobust_tier=\"{tier}\"', {of_a_job}]" in text
+        assert f"source_matchers: ['alertname=~\"{'|'.join(alerts.TIERS[tier])}\"', {of_a_job}]" in text
         assert f"target_matchers: ['alertname=~\"{'|'.join(causes)}\"']" in text
         assert "|".join(below) in text
+
+
+def test_every_action_has_its_words() -> None:
+    assert set(alerts.ACTIONS) == set(ACTIONS)
+
+
+STORIES = ROOT / "collector_config" / "rules" / "tests"
+ALERTS = [row.alert for row in alerts.rows()] + [alert.name for alert in MASTER_ALERTS]
+
+
+def outcomes(alert: str) -> Iterator[list[bool]]:
+    """Whether it fires, in the order of time, for each story that asks for it."""
+    for path in sorted(STORIES.glob("*.yml")):
+        for story in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+            found = [*_asked(story, alert)]
+            if found:
+                yield [fires for _, fires in sorted(found)]
+
+
+def _asked(story: dict[str, Any], alert: str) -> Iterator[tuple[float, bool]]:
+    for question in story.get("alert_rule_test", ()):
+        if question["alertname"] == alert:
+            yield _seconds(question["eval_time"]), bool(question.get("exp_alerts"))
+    for question in story.get("promql_expr_test", ()):
+        named = re.search(r'ALERTS{alertname=~?"([^"]+)"', question["expr"])
+        if named and re.fullmatch(named[1], alert):
+            labels = [sample["labels"] for sample in question["exp_samples"]]
+            whose = [re.search(r'alertname="(\w+)"', text) for text in labels]
+            told = any(name is None or name[1] == alert for name in whose)
+            yield _seconds(question["eval_time"]), told
+
+
+def _seconds(text: str) -> float:
+    return sum(int(count) * {"m": 60, "s": 1}[unit] for count, unit in re.findall(r"(\d+)([ms])", text))
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_a_story_tells_that_it_fires_and_another_moment_that_it_clears(alert: str) -> None:
+    """The stories themselves are told to promtool by tests/stack/test_prometheus.py."""
+    told = list(outcomes(alert))
+    assert any(True in fires and False in fires[fires.index(True) :] for fires in told), told
+
+
+def test_an_alert_that_no_story_tells_is_missed() -> None:
+    assert not any(any(fires) for fires in outcomes("ArobustNever"))

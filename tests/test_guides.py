@@ -15,6 +15,7 @@ _LINK = re.compile(r"\]\((?!http)([^)#]+)")
 PAGES = [
     *(guides.GUIDES / name for name in guides.NAMES),
     guides.GUIDES.parent / "collector_config" / "README.md",
+    guides.GUIDES.parent / "dashboards" / "README.md",
 ]
 
 

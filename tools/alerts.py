@@ -22,6 +22,8 @@ from arobust_otel.model import signals
 from arobust_otel.model.causes import BY_CODE, Cause
 from arobust_otel.model.prometheus_names import label_name, metric_name
 from arobust_otel.plugins import discover
+from tools.alert_stories import Told, stories
+from tools.master_alerts import MASTER_ALERTS
 
 ROOT = Path(__file__).parents[1]
 RULES_FOLDER = Path("collector_config/rules")
@@ -44,9 +46,27 @@ OPEN_WINDOW = "15m"  # an open incident is told every 15 s; so long it counts wh
 KEEP_FIRING = "30s"
 
 OPEN_METRIC = metric_name(signals.INCIDENT_OPEN)
-JOB, RANK, CAUSE, HOST = (
-    label_name(name) for name in (signals.JOB_ID, signals.RANK, signals.CAUSE, signals.HOST_NAME)
-)
+JOB, RULE, CAUSE, SEVERITY, RANK, HOST = (
+    label_name(name)
+    for name in (
+        signals.JOB_ID, signals.RULE, signals.CAUSE, signals.SEVERITY, signals.RANK, signals.HOST_NAME,
+    )
+)  # fmt: skip
+
+# What is recommended where the verdict itself says nothing better, as an alert words it.
+ACTIONS = {
+    "none": "Nothing.",
+    "watch": "Watch it.",
+    "capture": "Capture first, then restart.",
+    "restart_worker": "Restart the worker.",
+    "relaunch_worker": "Relaunch the workers on another node.",
+    "restart_node": "Restart the node.",
+    "cordon_after_job": "Take the node out after this job.",
+    "evict_node": "Take the node out.",
+    "rollback": "Go back to an earlier checkpoint.",
+    "stop_job": "Stop the job.",
+    "escalate": "Tell the job's owner.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +100,28 @@ def rows() -> list[Row]:
     return sorted(found, key=lambda row: order.index(row.cause.code))
 
 
+def _open(selector: str) -> str:
+    """PromQL: 1 for each open incident, once for all ways on which it is heard.
+
+    Prometheus gets an incident pushed (OTLP) and scrapes it: where one of the two is broken, or was never
+    configured, the other wakes people. Both carry the same labels but for `job` and `instance`.
+    """
+    labels = ", ".join((JOB, RULE, CAUSE, SEVERITY, RANK, HOST))
+    return f"max by ({labels}) (last_over_time({OPEN_METRIC}{selector}[{OPEN_WINDOW}])) == 1"
+
+
 def alert_rules() -> str:
     """Prometheus rule file: one alert per cause, and one for a master that cannot be seen itself."""
     lines = [f"# {MADE}", "groups:", "  - name: arobust-incidents", "    interval: 15s", "    rules:"]
     for row in rows():
-        selector = f'{OPEN_METRIC}{{{CAUSE}="{row.cause.code}"}}'
         lines += _alert(
             row.alert,
-            f"last_over_time({selector}[{OPEN_WINDOW}]) == 1",
+            _open(f'{{{CAUSE}="{row.cause.code}"}}'),
             hold=VIEW_FOR if row.tier == "view" else "0s",
             labels={"severity": row.cause.severity, "arobust_tier": row.tier},
             annotations={
                 "summary": f"{_whom()}: {row.cause.meaning}",
+                "default_action": ACTIONS[row.cause.action],
                 "description": f"{row.advice} `arobust incidents` says why, with the evidence.",
                 "runbook_url": f"docs/alerts.md#{row.alert.lower()}",
             },
@@ -100,127 +130,6 @@ def alert_rules() -> str:
     for alert in MASTER_ALERTS:
         lines += _alert(alert.name, alert.expr, alert.hold, alert.labels, alert.annotations)
     return "\n".join(lines) + "\n"
-
-
-@dataclass(frozen=True, slots=True)
-class MasterAlert:
-    """An alert about the watcher itself."""
-
-    name: str
-    expr: str
-    hold: str
-    severity: str
-    summary: str
-    description: str
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Beside those of the series."""
-        return {"severity": self.severity, "arobust_tier": "master"}
-
-    @property
-    def annotations(self) -> dict[str, str]:
-        """As for every alert."""
-        link = f"docs/alerts.md#{self.name.lower()}"
-        return {"summary": self.summary, "description": self.description, "runbook_url": link}
-
-
-MASTER_UP, LAG, DROPPED, LOST, JUDGE_LAG, WRITABLE = (
-    metric_name(name)
-    for name in (
-        signals.MASTER_UP, signals.FORWARDER_LAG, signals.FORWARDER_DROPPED, signals.CLIENT_DROPPED,
-        signals.JUDGE_LAG, signals.JOURNAL_WRITABLE,
-    )
-)  # fmt: skip
-FORWARDER, REASON, ROLE = (
-    label_name(name) for name in (signals.FORWARDER, signals.REASON, signals.MASTER_ROLE)
-)
-
-
-def _grown(metric: str) -> str:
-    """Whether a counter grew in the last quarter of an hour; `increase` misses a first value."""
-    return f"increase({metric}[15m]) > 0 or ({metric} unless {metric} offset 15m) > 0"
-
-
-MASTER_ALERTS = (
-    MasterAlert(
-        "ArobustMasterBlind",
-        'absent(up{job="arobust-master"} == 1)',
-        "1m",
-        "critical",
-        "No master answers: nobody would say which rank hangs",
-        "Prometheus cannot scrape any master, so that incidents that begin now are not seen. Start "
-        "`arobust master`, or correct the target of the scrape job `arobust-master`. What agents report "
-        "meanwhile is kept and judged later.",
-    ),
-    MasterAlert(
-        "ArobustMasterRoleDown",
-        f"{MASTER_UP} == 0",
-        "30s",
-        "critical",
-        f"The master's process {{{{ $labels.{ROLE} }}}} does not run",
-        "The supervisor starts it again, and what arrived is in the journal. Where this lasts, the master's "
-        "own words say why; `arobust status` shows all roles.",
-    ),
-    MasterAlert(
-        "ArobustJudgeBehind",
-        f'{JUDGE_LAG} > 60 or ({MASTER_UP}{{{ROLE}="judge"}} == 1 unless on (instance) {JUDGE_LAG})',
-        "1m",
-        "critical",
-        "Nobody judges: a rank that hangs now is named late or not at all",
-        "The judge's process is there, but what it judged last came in more than a minute ago, or it says "
-        "nothing any more. `arobust status --json` shows how far it is behind, or has no answer either. "
-        "Where that does not shrink end the judge's process (`roles` in the data folder's `master.json`): "
-        "the supervisor starts it again, and it judges on from the journal.",
-    ),
-    MasterAlert(
-        "ArobustJournalFull",
-        f"{WRITABLE} == 0",
-        "1m",
-        "critical",
-        "The journal's disk is full: the master takes nothing",
-        "Senders are told to come again and keep what they can, agents on their own disks; nothing that "
-        "happens now is judged. Make room on the disk of the master's `data_dir`, or lower "
-        "`retention_bytes`. `arobust status --json` has `blocked_bytes`: what is kept over that limit only "
-        "because a forwarder has not delivered it.",
-    ),
-    MasterAlert(
-        "ArobustForwarderBehind",
-        f"{LAG} > 300",
-        "5m",
-        "warning",
-        f"Forwarder {{{{ $labels.{FORWARDER} }}}} is {{{{ $value | humanizeDuration }}}} behind",
-        "Its destination is away, slow or refuses us: `arobust status` has the last answer. Nothing is lost "
-        "before the journal's retention ends, and verdicts do not wait for it.",
-    ),
-    MasterAlert(
-        "ArobustForwarderDrops",
-        _grown(DROPPED),
-        "0s",
-        "warning",
-        f"Forwarder {{{{ $labels.{FORWARDER} }}}} gave items up: {{{{ $labels.{REASON} }}}}",
-        "The destination will never take them: too old, refused one by one, or past retention. The reason is "
-        "a label, the last answer in `arobust status`.",
-    ),
-    MasterAlert(
-        "ArobustAgentDrops",
-        _grown(LOST),
-        "0s",
-        "warning",
-        f"An agent gave telemetry up: {{{{ $labels.{REASON} }}}}",
-        "The master was away for longer than queue and spool of the agent could hold. Bulk logs go first, "
-        "facts last; verdicts of that time may miss evidence.",
-    ),
-    MasterAlert(
-        "ArobustWatchdog",
-        'count(up{job="arobust-master"} == 1) > 0',
-        "0s",
-        "none",
-        "Always firing while a master is seen: a dead-man switch",
-        "Send it to a receiver that alarms when it stops to come: then master, Prometheus or Alertmanager is "
-        "away, and none of them could say so.",
-    ),
-)
 
 
 def _alert(name: str, expr: str, hold: str, labels: dict[str, str], annotations: dict[str, str]) -> list[str]:
@@ -245,20 +154,25 @@ def _quoted(text: str) -> str:
 
 
 def recording_rules() -> str:
-    """Prometheus rule file: what boards and questions about a whole job need, once instead of everywhere."""
-    step, duration = metric_name(signals.STEP), metric_name(signals.STEP_DURATION)
+    """Prometheus rule file: what questions about a whole job need, once instead of everywhere.
+
+    Values of the last minute only: Prometheus remembers a rank that moved for five on its old host, too.
+    """
+    step, duration = (
+        f"last_over_time({metric_name(signal)}[1m])" for signal in (signals.STEP, signals.STEP_DURATION)
+    )
     by_job = f"by ({JOB})"
     recorded = {
-        "job:arobust_ranks:count": f"count {by_job} ({step})",
+        "job:arobust_ranks:count": f"count {by_job} (count by ({JOB}, {RANK}) ({step}))",
         "job:arobust_training_step:max": f"max {by_job} ({step})",
         "job:arobust_training_step:min": f"min {by_job} ({step})",
-        "job:arobust_training_steps:rate1m": f"max {by_job} (clamp_min(deriv({step}[1m]), 0))",
+        "job:arobust_training_steps:rate1m": (
+            f"max {by_job} (clamp_min(deriv({metric_name(signals.STEP)}[1m]), 0))"
+        ),
         "job:arobust_training_step_duration_seconds:median": f"quantile {by_job} (0.5, {duration})",
         "job:arobust_training_step_duration_seconds:max": f"max {by_job} ({duration})",
         "rank:arobust_training_step:lag": f"max {by_job} ({step}) - on ({JOB}) group_right () {step}",
-        "job:arobust_incidents_open:count": (
-            f"count by ({JOB}, {CAUSE}) (last_over_time({OPEN_METRIC}[{OPEN_WINDOW}]) == 1)"
-        ),
+        "job:arobust_incidents_open:count": f"count by ({JOB}, {CAUSE}) ({_open('')})",
     }
     lines = [f"# {MADE}", "groups:", "  - name: arobust-jobs", "    interval: 15s", "    rules:"]
     for name, expr in recorded.items():
@@ -275,15 +189,16 @@ def runbook() -> str:
         "(`collector_config/alertmanager.yml`) silences symptoms where their root cause is known. Each "
         "incident's own evidence is in `arobust incidents`, in Loki, and as a span in the trace store.",
         f"An alert fires with the first evaluation after the verdict ({VIEW_FOR} later where something only "
-        f"cannot be seen) and clears {KEEP_FIRING} after the incident is resolved. Where a master dies "
-        f"with an incident open, its alert holds for {OPEN_WINDOW}.",
+        f"cannot be seen) and clears {KEEP_FIRING} after the incident is resolved. An incident that "
+        "is pushed and scraped is one alert, and either way is enough. Where the master, or one of these "
+        f"ways, dies with an incident open, its alert holds for {OPEN_WINDOW}.",
     ]
     for row in rows():
         lines += [
             f"## {row.alert}",
             f"{row.cause.meaning[0].upper()}{row.cause.meaning[1:]}.",
             f"**Severity.** {row.cause.severity}. **Rule.** [{row.rule}](rules.md#{row.rule}). "
-            f"**Default action.** {row.cause.action}. **Tier.** {row.tier}.",
+            f"**Default action.** {row.cause.action}: {ACTIONS[row.cause.action]} **Tier.** {row.tier}.",
             f"**Do.** {row.advice}",
         ]
     for alert in MASTER_ALERTS:
@@ -292,8 +207,18 @@ def runbook() -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def alert_stories() -> str:
+    """Stories for promtool: every alert on a cause fires once, in time, and clears."""
+    told = [
+        Told(row.alert, row.cause.code, row.rule, row.cause.severity, row.tier, held=row.tier == "view")
+        for row in rows()
+    ]
+    return f"# {MADE}\n{stories(told)}"
+
+
 FILES = {
     RULES_FOLDER / "alerts.yml": alert_rules,
+    RULES_FOLDER / "tests" / "causes.yml": alert_stories,
     RULES_FOLDER / "recording.yml": recording_rules,
     Path("docs/alerts.md"): runbook,
 }

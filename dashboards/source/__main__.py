@@ -18,6 +18,8 @@ BOARDS = {"job.json": job.board, "master-and-agents.json": health.board}
 def rendered(board: Any) -> str:
     """The board's Classic JSON: panels numbered in order, so that links to a panel stay valid."""
     values = json.loads(JSONEncoder(sort_keys=True).encode(board))
+    for shown in (*values["links"], *values["annotations"].get("list", ())):
+        shown.pop("placement", None)  # the builder hides them in a menu
     for number, panel in enumerate(values["panels"], start=1):
         panel["id"] = number
         for letter, target in zip("ABCDEFGH", panel.get("targets", ()), strict=False):

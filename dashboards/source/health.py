@@ -10,12 +10,14 @@ from grafana_foundation_sdk.models import dashboard as models
 from arobust_otel.model import signals
 from arobust_otel.model.prometheus_names import label_name, metric_name
 from dashboards.source import panels
-from dashboards.source.panels import HOST, JOB, newest, of, series
+from dashboards.source.panels import HOST, JOB, newest, of, series, worst
 
 UID = "arobust-health"
 ALL = f'{HOST}=~"$host"'
 PER_AGENT = f"{of(HOST)} {of(JOB)}"
 COLLECTOR = label_name(signals.COLLECTOR)
+ROLES = newest(signals.MASTER_UP, "")
+MANY = f" Of more than {panels.MOST_LINES} the highest."
 REASON, RESULT = label_name(signals.REASON), label_name(signals.RESULT)
 
 
@@ -41,6 +43,25 @@ def _summary() -> list[Any]:
         )
         .unit("s")
         .thresholds(panels.steps((None, panels.GREEN), (15, panels.YELLOW), (60, panels.RED))),
+        panels.number(
+            "Roles that are down",
+            "Of receive, judge and deliver. Empty where Prometheus sees no master: nobody judges, then.",
+            panels.instant_query(f"count({ROLES} == 0) or 0 * count({ROLES})"),
+        ).thresholds(panels.steps((None, panels.GREEN), (1, panels.RED))),
+        panels.number(
+            "Judge behind",
+            "How old what it judged last is. Empty where the judge says nothing.",
+            panels.instant_query(f"max({newest(signals.JUDGE_LAG, '')})"),
+        )
+        .unit("s")
+        .thresholds(panels.steps((None, panels.GREEN), (15, panels.YELLOW), (60, panels.RED))),
+        panels.number(
+            "Destinations behind",
+            "Age of the oldest record that some destination has not taken.",
+            panels.instant_query(f"max({newest(signals.FORWARDER_LAG, '')})"),
+        )
+        .unit("s")
+        .thresholds(panels.steps((None, panels.GREEN), (60, panels.YELLOW), (300, panels.RED))),
     ]
 
 
@@ -62,61 +83,66 @@ def _agents() -> list[Any]:
         ),
         panels.lines(
             "Duration of collectors",
-            "One run; a source that hangs shows as a line that stops.",
+            f"One run; a source that hangs shows as a line that stops.{MANY}",
             "s",
             panels.range_query(
-                f"max by ({HOST}, {COLLECTOR}) ({newest(signals.COLLECTOR_DURATION, ALL)})",
+                worst(f"max by ({HOST}, {COLLECTOR}) ({newest(signals.COLLECTOR_DURATION, ALL)})"),
                 f"{of(HOST)} {of(COLLECTOR)}",
             ),
         ),
         panels.lines(
             "Reports",
-            "Items handed to the client per second, by what became of them.",
+            f"Items handed to the client per second, by what became of them.{MANY}",
             "none",
             panels.range_query(
-                f"sum by ({HOST}, {RESULT}) (rate({series(signals.CLIENT_REPORTS, ALL)}[1m]))",
+                worst(f"sum by ({HOST}, {RESULT}) (rate({series(signals.CLIENT_REPORTS, ALL)}[1m]))"),
                 f"{of(HOST)} {of(RESULT)}",
             ),
         ),
         panels.lines(
             "Given up",
-            "Items dropped since the agent started, by reason. Nothing is dropped without a count.",
+            f"Items dropped since the agent started, by reason. Nothing is dropped without a count.{MANY}",
             "none",
             panels.range_query(
-                f"sum by ({HOST}, {REASON}) ({series(signals.CLIENT_DROPPED, ALL)})"
-                f" or on ({HOST}) 0 * sum by ({HOST}) ({series(signals.CLIENT_REPORTS, ALL)})",
+                worst(
+                    f"sum by ({HOST}, {REASON}) ({series(signals.CLIENT_DROPPED, ALL)})"
+                    f" or on ({HOST}) 0 * sum by ({HOST}) ({series(signals.CLIENT_REPORTS, ALL)})"
+                ),
                 f"{of(HOST)} {of(REASON)}",
             ),
         ),
         panels.lines(
             "Waiting",
-            "Items in memory, and the age of the oldest that is not delivered.",
+            f"Items in memory, and the age of the oldest that is not delivered.{MANY}",
             "none",
-            panels.range_query(series(signals.CLIENT_QUEUE_ITEMS, ALL), f"items {PER_AGENT}"),
-            panels.range_query(series(signals.CLIENT_OLDEST_AGE, ALL), f"seconds {PER_AGENT}"),
+            panels.range_query(worst(newest(signals.CLIENT_QUEUE_ITEMS, ALL)), f"items {PER_AGENT}"),
+            panels.range_query(worst(newest(signals.CLIENT_OLDEST_AGE, ALL)), f"seconds {PER_AGENT}"),
         ),
         panels.lines(
             "Duration of a delivery",
-            "From the request to the master's acknowledgement.",
+            f"From the request to the master's acknowledgement.{MANY}",
             "s",
-            panels.range_query(series(signals.CLIENT_LATENCY, ALL), PER_AGENT),
+            panels.range_query(worst(newest(signals.CLIENT_LATENCY, ALL)), PER_AGENT),
         ),
         panels.lines(
             "Bytes of requests",
-            "Per second, before compression and as they went out (gRPC cannot tell the latter).",
+            f"Per second, before compression and as they went out (gRPC cannot tell the latter).{MANY}",
             "Bps",
-            panels.range_query(
-                f"sum by ({HOST}) (rate({series(signals.CLIENT_BYTES_RAW, ALL)}[1m]))", f"before {of(HOST)}"
-            ),
-            panels.range_query(
-                f"sum by ({HOST}) (rate({series(signals.CLIENT_BYTES_SENT, ALL)}[1m]))", f"sent {of(HOST)}"
+            *(
+                panels.range_query(
+                    worst(f"sum by ({HOST}) (rate({series(signal, ALL)}[1m]))"), f"{word} {of(HOST)}"
+                )
+                for word, signal in (
+                    ("before", signals.CLIENT_BYTES_RAW),
+                    ("sent", signals.CLIENT_BYTES_SENT),
+                )
             ),
         ),
         panels.lines(
             "On the disk",
-            "Items that wait in the agents' spools because the master did not take them.",
+            f"Items that wait in the agents' spools because the master did not take them.{MANY}",
             "none",
-            panels.range_query(series(signals.CLIENT_SPOOL_ITEMS, ALL), PER_AGENT),
+            panels.range_query(worst(newest(signals.CLIENT_SPOOL_ITEMS, ALL)), PER_AGENT),
         ),
     ]
 
@@ -129,9 +155,9 @@ def _master() -> list[Any]:
         panels.states(
             "Roles of the master",
             "Receive, judge and deliver are processes of their own; one that is down is started again.",
-            newest(signals.MASTER_UP, ""),
+            ROLES,
             {0: ("down", panels.RED), 1: ("runs", panels.GREEN)},
-        ).targets([panels.range_query(f"min by ({role}) ({newest(signals.MASTER_UP, '')})", of(role))]),
+        ).targets([panels.range_query(f"min by ({role}) ({ROLES})", of(role))]),
         panels.lines(
             "Requests",
             "Per second: taken, repeated (the journal had the batch already), refused.",

@@ -11,11 +11,13 @@ from arobust_otel.model import device_signals, signals
 from arobust_otel.model.beacon import PHASES, STATES
 from arobust_otel.model.prometheus_names import label_name, metric_name
 from dashboards.source import panels
-from dashboards.source.panels import JOB, OF_JOB, RANK, newest, of, series
+from dashboards.source.panels import JOB, OF_JOB, RANK, in_order, newest, of, per_rank, series, worst
 
 UID = "arobust-job"
+MANY = f" Of more than {panels.MOST_LINES} the highest."
 CULPRIT, STUCK = 100, 101  # codes beside those of the states
 QUIET_SECONDS = 10
+HAVE_A_JOB = (signals.STEP, signals.AGENT_UP, signals.INCIDENT_OPEN)  # one that never made a step, too
 
 _COLORS = {
     "running": panels.GREEN,
@@ -29,12 +31,13 @@ _COLORS = {
 _PHASE_COLORS = dict(
     zip(PHASES, ("gray", "yellow", "green", "dark-green", "blue", "purple", "orange"), strict=True)
 )
-RULE, CAUSE = label_name(signals.RULE), label_name(signals.CAUSE)
-GROUP = label_name(signals.GROUP_NAME)
+CAUSE, RULE, SEVERITY = (label_name(name) for name in (signals.CAUSE, signals.RULE, signals.SEVERITY))
+VERDICT = {CAUSE: "cause", RANK: "rank", panels.HOST: "host", SEVERITY: "severity", RULE: "rule"}
+GROUP, EVENT = label_name(signals.GROUP_NAME), label_name(signals.EVENT_NAME)
 AGENT_LOGS = f'{{service_name="arobust-agent", {JOB}="$job_id"}}'
 MASTER_LOGS = f'{{service_name="arobust-master", {JOB}="$job_id"}}'
-EVENT = label_name(signals.EVENT_NAME)
-OPEN = f"{newest(signals.INCIDENT_OPEN)} == 1"
+# Prometheus may have an incident twice: pushed, and scraped from the master.
+OPEN = f"max by ({', '.join(VERDICT)}) ({newest(signals.INCIDENT_OPEN)}) == 1"
 
 
 def state_of_ranks() -> str:
@@ -64,7 +67,7 @@ def _verdict() -> list[Any]:
             "Open incidents",
             "Verdicts that hold now; empty where no judge runs. Zero is only good news where all agents "
             "report: see the board Master and agents.",
-            panels.instant_query(f"sum({newest(signals.INCIDENT_OPEN)}) or ({judged})"),
+            panels.instant_query(f"count({OPEN}) or ({judged})"),
         ).thresholds(panels.steps((None, panels.GREEN), (1, panels.RED))),
         panels.number(
             "Ranks that report",
@@ -81,15 +84,16 @@ def _verdict() -> list[Any]:
         .thresholds(panels.steps((None, panels.GREEN), (QUIET_SECONDS, panels.YELLOW), (60, panels.RED))),
         panels.rows(
             "What is open",
-            "Rule, cause and culprit of each open incident; the verdict in words is below.",
+            "Cause and culprit of each open incident; the verdict in words, with what to do, is below.",
             OPEN,
-            hidden=(JOB, panels.HOST),
+            VERDICT,
         )
         .height(6)
         .span(12),
         panels.log_lines(
             "Verdicts in words",
-            "Every change of an incident, newest first: summary, action, and what would refute it.",
+            "Every change of an incident, newest first: summary, action, and what would refute it. "
+            "A line opens to the link to its trace, where the stacks are.",
             f'{MASTER_LOGS} | {EVENT}="{signals.INCIDENT_EVENT}" | json status="status", summary="summary", '
             'action="action.kind", why="action.why", refuted_by="refuted_by" '
             '| line_format "[{{.status}}] {{.summary}} | action: {{.action}}: {{.why}} '
@@ -106,56 +110,61 @@ def _ranks() -> list[Any]:
         panels.states(
             "State of each rank",
             "A row that ends is a rank that ended or that nobody sees any more.",
-            state_of_ranks(),
+            in_order(state_of_ranks()),
             names_of_states(),
         ),
         panels.rank_by_time(
             "Step time by rank",
             "A row that is brighter than its neighbours is a slow rank; a column is a slow step of all.",
-            newest(signals.STEP_DURATION),
+            per_rank(newest(signals.STEP_DURATION)),
             "s",
         ),
         panels.lines(
             "Steps behind the front",
-            "How many steps each rank is behind the one that is furthest.",
+            f"How many steps each rank is behind the one that is furthest.{MANY}",
             "none",
             panels.range_query(
-                f"scalar(max({newest(signals.STEP)})) - max by ({RANK}) ({newest(signals.STEP)})"
+                worst(f"scalar(max({newest(signals.STEP)})) - {per_rank(newest(signals.STEP))}")
             ),
         ),
         panels.lines(
             "Time without progress",
-            "Seconds since step, phase, state or a collective counter of the rank changed.",
+            f"Seconds since step, phase, state or a collective counter of the rank changed.{MANY}",
             "s",
-            panels.range_query(newest(signals.EVENT_AGE)),
+            panels.range_query(worst(per_rank(newest(signals.EVENT_AGE)))),
         ),
         panels.states(
             "Phase of each rank",
             "What each rank was doing when it was looked at.",
-            newest(signals.PHASE),
+            in_order(per_rank(newest(signals.PHASE))),
             {code: (name, _PHASE_COLORS[name]) for code, name in enumerate(PHASES)},
         ),
         panels.lines(
             "Collectives behind the front",
-            "Per process group: how many collectives a rank has not entered that another has.",
+            f"Per process group: how many collectives a rank has not entered that another has.{MANY}",
             "none",
             panels.range_query(
-                f"max by ({GROUP}) ({series(signals.ENQUEUED)}) - on ({GROUP}) group_right ()"
-                f" max by ({GROUP}, {RANK}) ({series(signals.ENQUEUED)})",
+                worst(
+                    f"max by ({GROUP}) ({newest(signals.ENQUEUED)}) - on ({GROUP}) group_right ()"
+                    f" max by ({GROUP}, {RANK}) ({newest(signals.ENQUEUED)})"
+                ),
                 f"rank {of(RANK)}, group {of(GROUP)}",
             ),
         ),
         panels.lines(
             "Loss",
-            "The newest loss that backward started from, while it is finite; absent where it cannot be read.",
+            "The newest loss that backward started from, while it is finite; absent where it cannot be read."
+            + MANY,
             "none",
-            panels.range_query(series(signals.LOSS)),
+            panels.range_query(worst(per_rank(newest(signals.LOSS)))),
         ),
         panels.lines(
             "Steps per second",
-            "Of each rank, over a minute.",
+            f"Of each rank, over a minute; of more than {panels.MOST_LINES} the slowest.",
             "none",
-            panels.range_query(f"deriv({series(signals.STEP)}[1m])"),
+            panels.range_query(
+                f"bottomk({panels.MOST_LINES}, {per_rank(f'deriv({series(signals.STEP)}[1m])')})"
+            ),
         ),
     ]
 
@@ -165,32 +174,32 @@ def _processes() -> list[Any]:
         panels.row("Processes and hosts"),
         panels.lines(
             "Processor time by rank",
-            "1 is one core.",
+            f"1 is one core.{MANY}",
             "none",
-            panels.range_query(series(signals.CPU_UTILIZATION)),
+            panels.range_query(worst(per_rank(newest(signals.CPU_UTILIZATION)))),
         ),
         panels.lines(
             "Memory by rank",
-            "Resident memory.",
+            f"Resident memory.{MANY}",
             "bytes",
-            panels.range_query(series(signals.MEMORY_USAGE)),
+            panels.range_query(worst(per_rank(newest(signals.MEMORY_USAGE)))),
         ),
         panels.lines(
             "Hosts",
-            "Busy share of all processors, and used share of memory.",
+            f"Busy share of all processors, and used share of memory.{MANY}",
             "percentunit",
-            panels.range_query(series(signals.HOST_CPU), f"cpu {of(panels.HOST)}"),
+            panels.range_query(worst(newest(signals.HOST_CPU)), f"cpu {of(panels.HOST)}"),
             panels.range_query(
-                f"{series(signals.HOST_MEMORY_USAGE)} / {series(signals.HOST_MEMORY_LIMIT)}",
+                worst(f"{newest(signals.HOST_MEMORY_USAGE)} / {newest(signals.HOST_MEMORY_LIMIT)}"),
                 f"memory {of(panels.HOST)}",
             ),
         ),
         panels.lines(
             "File systems",
-            "Used share.",
+            f"Used share.{MANY}",
             "percentunit",
             panels.range_query(
-                series(signals.HOST_FS_UTILIZATION),
+                worst(newest(signals.HOST_FS_UTILIZATION)),
                 f"{of(panels.HOST)} {of(label_name(signals.MOUNTPOINT))}",
             ),
         ),
@@ -212,7 +221,7 @@ def _accelerators() -> list[Any]:
         ("Accelerators: power", "Power drawn.", "watt", device_signals.HW_POWER),
     )
     made = [
-        panels.lines(title, about, unit, panels.range_query(series(signal), device))
+        panels.lines(title, f"{about}{MANY}", unit, panels.range_query(worst(newest(signal)), device))
         for title, about, unit, signal in rows
     ]
     return [panels.row("Accelerators"), *made]
@@ -233,8 +242,9 @@ def _logs() -> list[Any]:
         ),
         panels.log_lines(
             "Stacks",
-            "Stacks that were taken for a verdict; the same trace id leads to the incident's trace.",
-            f'{AGENT_LOGS} | {EVENT}="{signals.STACK_DUMP}"',
+            "Stacks that a verdict rests on; a line opens to the link to the incident's trace.",
+            f'{MASTER_LOGS} | {EVENT}="{signals.STACK_DUMP}" '
+            f'| line_format "rank {{{{.{RANK}}}}}: {{{{__line__}}}}"',
         ),
     ]
 
@@ -248,7 +258,7 @@ def _incident_marks() -> dashboard.AnnotationQuery:
         .icon_color(panels.RED)
         .expr(OPEN)
         .title_format(of(CAUSE))
-        .text_format(f"rule {of(RULE)}, rank {of(RANK)}")
+        .text_format(f"rank {of(RANK)} on {of(panels.HOST)}, rule {of(RULE)}")
         .tag_keys(f"{RULE},{RANK}")
         .step("15s")
     )
@@ -259,7 +269,7 @@ def _job_variable() -> dashboard.QueryVariable:
         dashboard.QueryVariable("job_id")
         .label("Job")
         .datasource(panels.METRICS)
-        .query(f"label_values({metric_name(signals.STEP)}, {JOB})")
+        .query(f'label_values({{__name__=~"{"|".join(map(metric_name, HAVE_A_JOB))}"}}, {JOB})')
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
     )
@@ -272,7 +282,7 @@ def board() -> models.Dashboard:
         .uid(UID)
         .description("Which rank, accelerator or node is to blame, why, and what to do.")
         .tags(["arobust"])
-        .refresh("5s")
+        .refresh("10s")
         .time("now-15m", "now")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .with_variable(panels.source_variable("metrics", "Metrics", "prometheus", "arobust-prometheus"))

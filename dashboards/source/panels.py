@@ -31,6 +31,9 @@ RANK = label_name(signals.RANK)
 JOB = label_name(signals.JOB_ID)
 HOST = label_name(signals.HOST_NAME)
 OF_JOB = f'{JOB}="$job_id"'
+MOST_LINES = 32
+DIGITS = 5  # of the highest rank that is put in order
+SHORT_WINDOW = 10_000  # points of a panel that shows "now": its window does not grow with the board's time
 GREEN, YELLOW, RED, BLUE, GRAY, PURPLE, ORANGE = "green", "yellow", "red", "blue", "gray", "purple", "orange"
 
 
@@ -45,6 +48,27 @@ def newest(signal: str, matchers: str = OF_JOB) -> str:
     Without it Prometheus repeats the last value for five minutes, and a dead rank would look alive.
     """
     return f"last_over_time({series(signal, matchers)}[$__rate_interval])"
+
+
+def per_rank(expression: str) -> str:
+    """PromQL with one series per rank, also while a rank that moved is remembered on two hosts."""
+    return f"max by ({RANK}) ({expression})"
+
+
+def in_order(expression: str) -> str:
+    """PromQL whose series come as ranks are counted: sorted as text, 10 would stand between 1 and 2.
+
+    A timeline shows rows as they come, and Prometheus sorts series by their labels: `a_row` is the first.
+    """
+    for digits in range(1, DIGITS + 1):
+        number = "0" * (DIGITS - digits) + "$1"
+        expression = f'label_replace({expression}, "a_row", "{number}", "{RANK}", "({"." * digits})")'
+    return expression
+
+
+def worst(expression: str) -> str:
+    """PromQL of the highest: a thousand lines in one panel tell nobody anything."""
+    return f"topk({MOST_LINES}, {expression})"
 
 
 def of(label: str) -> str:
@@ -114,6 +138,7 @@ def number(title: str, about: str, query: prometheus.Dataquery) -> stat.Panel:
         .targets([query])
         .color_mode(common_models.BigValueColorMode.BACKGROUND)
         .graph_mode(common_models.BigValueGraphMode.NONE)
+        .max_data_points(SHORT_WINDOW)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .height(4)
         .span(4)
@@ -165,18 +190,21 @@ def rank_by_time(title: str, about: str, expression: str, unit: str) -> heatmap.
     )
 
 
-def rows(title: str, about: str, expression: str, hidden: Sequence[str] = ()) -> table.Panel:
-    """A table of what a query answers now; the columns in `hidden` are left out."""
-    excluded = dict.fromkeys(("Time", "Value", "__name__", "job", "instance", *hidden), True)
+def rows(title: str, about: str, expression: str, columns: Mapping[str, str]) -> table.Panel:
+    """A table of what a query answers now: label and heading of its columns, in this order."""
+    organize = {
+        "excludeByName": {"Time": True, "Value": True},
+        "indexByName": {label: place for place, label in enumerate(columns)},
+        "renameByName": dict(columns),
+    }
     return (
         table.Panel()
         .title(title)
         .description(about)
         .datasource(METRICS)
         .targets([instant_query(expression)])
-        .with_transformation(
-            models.DataTransformerConfig(id_val="organize", options={"excludeByName": excluded})
-        )
+        .with_transformation(models.DataTransformerConfig(id_val="organize", options=organize))
+        .max_data_points(SHORT_WINDOW)
         .height(8)
         .span(12)
     )

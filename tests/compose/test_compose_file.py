@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from arobust_otel.demo.torch_env import VERSION
 from tools.stack.engine import IMAGES
 from tools.stack.programs import BY_NAME
 
@@ -42,6 +45,26 @@ def test_a_service_is_bounded_and_has_no_rights_to_spare(name: str) -> None:
         assert service["network_mode"] == "none"
 
 
+def test_everything_that_can_be_asked_has_a_health_check() -> None:
+    without = {name for name, service in SERVICES.items() if "healthcheck" not in service}
+    assert without == {"identity", "collector", "training"}  # the head of the file says why
+
+
+def test_only_what_writes_outside_of_its_volumes_may_write_anywhere() -> None:
+    writing = {name for name, service in SERVICES.items() if not service.get("read_only")}
+    assert writing == {"identity", "grafana", "training"}
+
+
+def test_torch_is_the_one_of_the_demo() -> None:
+    wanted = f"torch=={VERSION} numpy"
+    assert SERVICES["training"]["build"]["args"]["TORCH"] == f"${{AROBUST_TORCH-{wanted}}}"
+    assert f'ARG TORCH="{wanted}"\n' in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_jaeger_does_not_trace_itself() -> None:
+    assert SERVICES["jaeger"]["environment"]["OTEL_TRACES_SAMPLER"] == "always_off"
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_ports_are_published_on_this_machine_only(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
@@ -50,6 +73,39 @@ def test_ports_are_published_on_this_machine_only(name: str) -> None:
 def test_only_the_board_can_be_left_out() -> None:
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["grafana"]
     assert (ROOT / ".env").read_text(encoding="utf-8").splitlines()[-1] == "COMPOSE_PROFILES=board"
+
+
+def provisioned(kind: str) -> dict[str, Any]:
+    text = (ROOT / "dashboards" / "provisioning" / kind / "arobust.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
+
+
+def test_grafana_finds_every_board_where_its_provider_looks() -> None:
+    (provider,) = provisioned("dashboards")["providers"]
+    mounts = dict(mount.split(":")[:2] for mount in SERVICES["grafana"]["volumes"])
+    boards = sorted((ROOT / "dashboards").glob("*.json"))
+    for board in boards:
+        assert mounts[f"./dashboards/{board.name}"] == f"{provider['options']['path']}/{board.name}"
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home in mounts.values()
+
+
+def test_boards_and_links_name_the_data_sources_that_are_there() -> None:
+    sources = {source["uid"]: source for source in provisioned("datasources")["datasources"]}
+    for source in sources.values():
+        assert source["url"].strip("${}") in SERVICES["grafana"]["environment"]
+    for path in (ROOT / "dashboards").glob("*.json"):
+        for variable in json.loads(path.read_text(encoding="utf-8"))["templating"]["list"]:
+            if variable["type"] == "datasource":
+                assert sources[variable["current"]["value"]]["type"] == variable["query"]
+    linked = set(
+        re.findall(
+            r"datasourceUid: (\S+)", (ROOT / "dashboards/provisioning/datasources/arobust.yaml").read_text()
+        )
+    )
+    assert linked
+    assert linked <= set(sources)
 
 
 def test_files_that_are_mounted_exist() -> None:
@@ -70,7 +126,8 @@ def test_prometheus_is_the_one_of_the_guide_with_other_names() -> None:
     for section in ("otlp", "storage"):
         assert own[section] == guide[section]
     (own_scrape,), (scrape,) = own["scrape_configs"], guide["scrape_configs"]
-    assert own_scrape["metric_relabel_configs"] == scrape["metric_relabel_configs"]
+    assert own_scrape["job_name"] == scrape["job_name"]
+    assert "metric_relabel_configs" not in {**own_scrape, **scrape}
     assert [Path(path).name for path in own["rule_files"]] == [
         Path(path).name for path in guide["rule_files"]
     ]

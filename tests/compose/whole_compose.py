@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,6 +30,8 @@ from tests.stack.whole_stack import (  # noqa: F401 - the same questions as to t
     test_loki_has_the_verdict,
     test_prometheus_knows_the_incident_and_its_rank,
     test_prometheus_knows_the_step_of_every_rank,
+    test_prometheus_sees_the_master_and_no_alert_says_that_it_is_blind,
+    test_recording_rules_answer,
 )
 from tools.stack.engine import BASE, REMEDY, NoEngine, engine, make_base, make_program_image, missing
 
@@ -35,6 +39,19 @@ ROOT = Path(__file__).parents[2]
 NOT_RUN = {"grafana": "its image cannot be built here; its boards are checked as files and by their queries"}
 VERDICT_SECONDS = 300.0
 pytestmark = [pytest.mark.stack, pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def commands() -> list[list[str]]:
+    """Words after `docker compose` in the guide's commands, in order."""
+    text = (ROOT / "docs/compose.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^docker compose (.+)$", text, re.MULTILINE)
+    return [shlex.split(line) for line in lines]
+
+
+def started() -> list[str]:
+    """How the guide starts all."""
+    (words,) = [words for words in commands() if words[0] == "up"]
+    return words
 
 
 class Compose:
@@ -59,6 +76,14 @@ class Compose:
         )
         assert done.returncode == 0, f"docker-compose {' '.join(arguments)}:\n{done.stdout[-6000:]}"
         return done.stdout
+
+    def inspected(self, service: str) -> dict[str, Any]:
+        """What the engine says about the container of a service."""
+        (container,) = self("ps", "--quiet", service).split()
+        command = ["docker", "inspect", container]
+        done = subprocess.run(command, env=self._environ, stdout=subprocess.PIPE, check=True)
+        (found,) = json.loads(done.stdout)
+        return dict(found)
 
     def incidents(self) -> list[dict[str, Any]]:
         """Open incidents, asked for inside the master's container."""
@@ -99,10 +124,9 @@ def up(progress: Progress) -> Iterator[Compose]:
             if name not in NOT_RUN and not service["image"].startswith("arobust-otel"):
                 make_program_image(service["image"], environ, progress.say)
         compose = Compose({**environ, **added})
-        progress.say("building our own images")
-        compose("build")
+        progress.say("building our own images, and starting all")
         try:
-            compose("up", "--detach", "--no-build")
+            compose(*started(), "--detach")
             progress.say("all services are started")
             yield compose
         except BaseException:
@@ -147,6 +171,24 @@ def test_the_verdict_names_the_rank_and_the_line_that_hangs(story: Story) -> Non
     assert "read_shard() stuck_reader.py" in story.incident["summary"]
 
 
+def test_the_guides_command_shows_the_verdict(compose: Compose, story: Story) -> None:
+    (words,) = [words for words in commands() if words[0] == "exec"]
+    said = compose(words[0], "-T", *words[1:])
+    assert "hang_user_code" in said
+    assert story.incident["id"] in said
+
+
+def test_whatever_can_be_asked_is_healthy(compose: Compose) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    asked = [name for name, service in services.items() if "healthcheck" in service and name not in NOT_RUN]
+    assert {"master", "prometheus", "loki", "jaeger", "alertmanager"} <= set(asked)
+    for service in asked:
+        until_answer(
+            f"{service} is healthy",
+            lambda service=service: compose.inspected(service)["State"]["Health"]["Status"] == "healthy",
+        )
+
+
 def test_the_pager_is_told(story: Story, compose: Compose) -> None:
     words = until_answer(
         "the alert",
@@ -184,15 +226,7 @@ def test_nothing_runs_as_root_or_was_killed(compose: Compose) -> None:
         "pager",
         "training",
     ):
-        (container,) = compose("ps", "--quiet", service).split()
-        inspected = json.loads(
-            subprocess.run(
-                ["docker", "inspect", container],
-                env=compose._environ,
-                stdout=subprocess.PIPE,
-                check=True,
-            ).stdout
-        )[0]
+        inspected = compose.inspected(service)
         assert inspected["State"]["Running"], service
         assert inspected["RestartCount"] == 0, service
         assert inspected["Config"]["User"].partition(":")[0] not in ("", "0", "root"), service

@@ -54,6 +54,22 @@ def test_boards_are_what_their_source_makes() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the builder of the boards needs Python 3.11")
+@pytest.mark.filterwarnings("ignore:Prefer using dashboardv2")  # which cannot be loaded from a file
+@pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
+def test_grafanas_schema_has_a_place_for_everything(path: Path) -> None:
+    """Read into the SDK's types, which are made from Grafana's schema, nothing is lost or of another type."""
+    from grafana_foundation_sdk.cog import plugins
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    plugins.register_default_plugins()
+    read = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(load(path))))
+    for shown in (*read["links"], *read["annotations"].get("list", ())):
+        del shown["placement"]
+    assert read == load(path)
+
+
 def test_boards_have_fixed_ids_of_their_own() -> None:
     assert [load(path)["uid"] for path in BOARDS] == ["arobust-job", "arobust-health"]
 
@@ -106,6 +122,27 @@ def test_queries_over_time_and_logs_choose_one_job_or_the_chosen_hosts(path: Pat
         for name, expression in targets(path, kind):
             own = name.startswith("master-and-agents") and "arobust_client" not in expression
             assert "$job_id" in expression or "$host" in expression or own, name
+
+
+def test_the_first_screen_says_who_why_and_what_to_do() -> None:
+    panels = [
+        panel for panel in load(ROOT / "dashboards" / "job.json")["panels"] if panel["gridPos"]["y"] < 15
+    ]
+    (table,) = [panel for panel in panels if panel["type"] == "table"]
+    options = table["transformations"][0]["options"]
+    shown = [
+        options["renameByName"][label]
+        for label in sorted(options["indexByName"], key=options["indexByName"].get)
+    ]
+    assert shown[:3] == ["cause", "rank", "host"]
+    (words,) = [panel["targets"][0]["expr"] for panel in panels if panel["type"] == "logs"]
+    assert all(field in words for field in ("{{.summary}}", "{{.action}}", "{{.why}}"))
+
+
+@pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
+def test_links_and_marks_are_not_hidden_in_a_menu(path: Path) -> None:
+    board = load(path)
+    assert all("placement" not in shown for shown in (*board["links"], *board["annotations"].get("list", ())))
 
 
 def test_links_between_boards_lead_somewhere() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)")
 BOARDS = Path(__file__).parents[2] / "dashboards"
 # Panels that have nothing to show where tests run, and why: no accelerator is there.
 UNASKED = "Accelerators: "
@@ -15,12 +17,14 @@ UNASKED = "Accelerators: "
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One query of one panel; `store` is prometheus or loki."""
+    """One query of one panel; `store` is prometheus or loki, `kind` the panel's type."""
 
     board: str
     panel: str
+    kind: str
     store: str
     query: str
+    legend: str
 
     def about(self, job_id: str) -> str:
         """The query for one job."""
@@ -39,7 +43,21 @@ def questions() -> list[Question]:
         for panel in _panels(board["panels"]):
             for target in [] if panel["title"].startswith(UNASKED) else panel.get("targets", []):
                 store = target.get("datasource", panel.get("datasource", {}))["type"]
-                found.append(Question(path.stem, panel["title"], store, target["expr"]))
+                legend = target.get("legendFormat", "")
+                found.append(
+                    Question(path.stem, panel["title"], panel["type"], store, target["expr"], legend)
+                )
+    return found
+
+
+def variables() -> list[tuple[str, str, str]]:
+    """(board, selector, label) of every variable that is asked for with `label_values`."""
+    found = []
+    for path in sorted(BOARDS.glob("*.json")):
+        for variable in json.loads(path.read_text(encoding="utf-8"))["templating"]["list"]:
+            if variable["type"] == "query":
+                selector, label = _LABEL_VALUES.fullmatch(variable["query"]).groups()  # type: ignore[union-attr]
+                found.append((path.stem, selector, label))
     return found
 
 

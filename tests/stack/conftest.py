@@ -23,6 +23,7 @@ NEEDS = {
     "test_guides.py": ("prometheus", "prometheus2", "alertmanager"),
     "test_jaeger.py": ("jaeger",),
     "test_loki.py": ("loki",),
+    "test_many_ranks.py": ("prometheus",),
     "test_panels.py": ("promtool",),
     "test_prometheus.py": ("promtool", "prometheus"),
     "test_prometheus_2.py": ("prometheus2", "otelcol"),

@@ -11,6 +11,7 @@ GUIDES = Path(__file__).parents[2] / "docs"
 FILES = Path(__file__).parents[2] / "collector_config"
 NAMES = ("prometheus.md", "loki.md", "traces.md", "collector.md")
 DAEMONS = ("prometheus", "alertmanager", "loki", "jaeger", "otelcol")
+_ASSIGNED = re.compile(r"\w+=")
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -20,8 +21,21 @@ def commands() -> list[list[str]]:
     for name in NAMES:
         for block in _BLOCK.findall((GUIDES / name).read_text(encoding="utf-8")):
             lines = [line for line in block.splitlines() if line and not line.startswith(("#", "export "))]
-            found += [shlex.split(line) for line in lines]
+            found += [_without_environment(shlex.split(line)) for line in lines]
     return found
+
+
+def environment(name: str) -> dict[str, str]:
+    """Variables that stand before a program where a guide starts it."""
+    texts = [(GUIDES / page).read_text(encoding="utf-8") for page in NAMES]
+    (before,) = [
+        found for text in texts for found in re.findall(rf"^((?:\w+=\S+ )*){name} --?config", text, re.M)
+    ]
+    return dict(word.split("=", 1) for word in before.split())
+
+
+def _without_environment(words: list[str]) -> list[str]:
+    return words[next(place for place, word in enumerate(words) if not _ASSIGNED.match(word)) :]
 
 
 def starts(name: str) -> list[str]:
@@ -36,8 +50,14 @@ def headers() -> list[tuple[str, list[str]]]:
     for path in sorted(FILES.glob("*.y*ml")):
         text = path.read_text(encoding="utf-8").replace("\\\n#", "")
         lines = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
-        found += [(path.name, shlex.split(line)) for line in lines if line.partition(" ")[0] in DAEMONS]
+        found += [(path.name, words) for line in lines if (words := _command(line))]
     return found
+
+
+def _command(line: str) -> list[str]:
+    """Words of a line that starts a program, else none; an apostrophe in prose is no mistake."""
+    start = re.match(rf"(?:\w+=\S+ )*(?:{'|'.join(DAEMONS)}) ", line)
+    return _without_environment(shlex.split(line)) if start else []
 
 
 def checks() -> list[list[str]]:

@@ -120,7 +120,7 @@ def stores(at: Addresses, folder: Path, webhook: Sink) -> Iterator[None]:
         "prometheus": ([f"--storage.tsdb.path={folder / 'tsdb'}"], f"{at.prometheus}/-/ready", {}),
         "jaeger": ([], f"{at.jaeger}/api/services", {
             "JAEGER_UI": _host(at.jaeger), "JAEGER_HTTP": _host(at.traces),
-            "JAEGER_QUERY_GRPC": first, "JAEGER_GRPC": second,
+            "JAEGER_QUERY_GRPC": first, "JAEGER_GRPC": second, **guides.environment("jaeger"),
         }),
         "loki": ([AT_ONCE], f"{at.loki}/ready", {
             "LOKI_PORT": _port(at.loki), "LOKI_GRPC_PORT": _port(third), "LOKI_DATA": str(folder / "loki"),

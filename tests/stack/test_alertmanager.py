@@ -62,11 +62,13 @@ def test_a_root_cause_silences_its_symptoms_and_no_other_job(tmp_path: Path) -> 
                 alert("ArobustHangUserCode", "hang", "llama"),
                 alert("process_killed", "", "t5"),  # as the master sends them itself
                 alert("hang_user_code", "", "t5"),
+                alert("ArobustNodeLost", "node", ""),  # of a Prometheus that does not promote the job
+                alert("ArobustOutOfMemoryHost", "process", ""),
                 alert("ArobustWatchdog", "master", ""),
             ]
             answer = requests.post(f"{url}/api/v2/alerts", json=alerts, timeout=10)
             assert answer.status_code == 200, answer.text
-            until_answer("four jobs", lambda: len(told(sink)) >= 4)
+            until_answer("four jobs, and alerts without one", lambda: len(told(sink)) >= 6)
             until_answer("the dead-man switch", lambda: sink.bodies("alive"))
             silenced = asked(f"{url}/api/v2/alerts", inhibited="true", active="false", silenced="false")
     assert told(sink) == {
@@ -74,5 +76,7 @@ def test_a_root_cause_silences_its_symptoms_and_no_other_job(tmp_path: Path) -> 
         ("bert", "ArobustProcessKilled"),
         ("llama", "ArobustHangUserCode"),
         ("t5", "process_killed"),
+        ("", "ArobustNodeLost"),
+        ("", "ArobustOutOfMemoryHost"),
     }
     assert len(silenced) == 5

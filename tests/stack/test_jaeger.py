@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
 
 from arobust_otel.forwarders.otlp_http import OtlpHttp
 from arobust_otel.otlp.incidents import incident_requests, trace_id
+from tests.stack import guides
 from tests.stack.incident import INCIDENT, STACKS
 from tests.stack.running import CONFIG, asked, check, free_ports, program, running, until_answer
 
@@ -21,6 +24,32 @@ def environment(query: int) -> dict[str, str]:
         "JAEGER_HTTP": f"127.0.0.1:{http}",
         "JAEGER_GRPC": f"127.0.0.1:{grpc}",
     }
+
+
+def connections_after_questions(folder: Path, sampler: dict[str, str]) -> int:
+    """How often Jaeger calls where traces of itself go, once it was asked something and ended."""
+    (query,) = free_ports(1)
+    url = f"http://127.0.0.1:{query}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{listener.getsockname()[1]}"}
+        arguments = ["--config", str(CONFIG / "jaeger.yaml")]
+        environ = {**environment(query), **endpoint, **sampler}
+        with running("jaeger", arguments, folder, f"{url}/api/services", environ):
+            assert asked(f"{url}/api/services") is not None
+        found = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                listener.accept()[0].close()
+                found += 1
+        return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_started_as_the_guide_says_it_sends_no_traces_of_itself(tmp_path: Path) -> None:
+    assert connections_after_questions(tmp_path, guides.environment("jaeger")) == 0
+    assert connections_after_questions(tmp_path, {"OTEL_TRACES_SAMPLER": "parentbased_always_on"}) > 0
 
 
 def test_jaeger_accepts_it() -> None:

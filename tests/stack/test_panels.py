@@ -56,6 +56,14 @@ STORIES: list[tuple[str, list[dict[str, str]], list[tuple[dict[str, str], int]]]
     ("Open incidents", [JUDGE], [({}, 0)]),
     ("Open incidents", [JUDGE, row(signals.INCIDENT_OPEN, "1x8", arobust_job_id="other")], [({}, 0)]),
     ("Open incidents", [row(signals.INCIDENT_OPEN, "1x8", arobust_job_id="gpt")], [({}, 1)]),
+    (  # pushed, and scraped from the master: one incident
+        "Open incidents",
+        [row(signals.INCIDENT_OPEN, "1x8", arobust_job_id="gpt", instance=way) for way in ("gpt", "m:9464")],
+        [({}, 1)],
+    ),
+    ("Roles that are down", [], []),
+    ("Roles that are down", [JUDGE], [({}, 0)]),
+    ("Roles that are down", [JUDGE, row(signals.MASTER_UP, "0x8", arobust_master_role="receive")], [({}, 1)]),
 ]
 
 

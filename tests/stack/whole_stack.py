@@ -40,9 +40,13 @@ def test_prometheus_knows_the_step_of_every_rank(story: Story) -> None:
 
 def test_prometheus_knows_the_incident_and_its_rank(story: Story) -> None:
     query = f'{metric_name(signals.INCIDENT_OPEN)}{{{label_name(signals.JOB_ID)}="{story.job}"}} == 1'
-    (row,) = until_answer("the incident's gauge", lambda: story.promql(query), STORE_SECONDS)
-    assert row["metric"][label_name(signals.CAUSE)] == "hang_user_code"
-    assert row["metric"][label_name(signals.RANK)] == str(CULPRIT)
+    both = until_answer(
+        "the gauge, pushed and scraped", lambda: len(rows := story.promql(query)) == 2 and rows, STORE_SECONDS
+    )
+    pushed, scraped = ({k: v for k, v in row["metric"].items() if k != "instance"} for row in both)
+    assert pushed == scraped
+    assert pushed[label_name(signals.CAUSE)] == "hang_user_code"
+    assert pushed[label_name(signals.RANK)] == str(CULPRIT)
 
 
 def test_loki_has_the_training_lines(story: Story) -> None:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from tools.stack.programs import default_cache, find
 
-BASE = "arobust-test/base:bookworm"
-BASE_PACKAGES = "python3,python3-venv,openssl,ca-certificates"
+BASE = "arobust-test/base:bookworm-2"  # another number for other packages
+BASE_PACKAGES = "python3,python3-venv,openssl,ca-certificates,wget"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 OWN_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 START_SECONDS = 60.0
