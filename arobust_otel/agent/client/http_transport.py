@@ -138,23 +138,27 @@ class HttpTransport:
     Args:
         master: base URL; a bare ``host:port`` is refused.
         call_seconds: longest time of one request.
+        is_whole: `master` is the whole URL of the one signal that goes this way: nothing is put behind it.
     """
 
-    def __init__(self, master: str, call_seconds: float) -> None:
+    def __init__(self, master: str, call_seconds: float, is_whole: bool = False) -> None:
         """Opens no socket yet.
 
         Raises:
             ConfigurationError: `master` is no URL.
         """
-        url = base_url(master)
+        base = base_url(master)
         silence_exporter_loggers()
         self._session = _Session()
-        self._exporters = {signal: self._exporter(signal, url, call_seconds) for signal in _EXPORTERS}
+        self._exporters = {
+            signal: self._exporter(signal, master if is_whole else f"{base}/v1/{signal}", call_seconds)
+            for signal in _EXPORTERS
+        }
         self._call_seconds = call_seconds
 
-    def _exporter(self, signal: str, url: str, call_seconds: float) -> Any:
+    def _exporter(self, signal: str, endpoint: str, call_seconds: float) -> Any:
         """One exporter. It writes its certificates into the session that it shares with the others."""
-        session, endpoint = self._session, f"{url}/v1/{signal}"
+        session = self._session
         session.verify, session.cert = True, None
         made = _EXPORTERS[signal](
             endpoint=endpoint, timeout=call_seconds, compression=_compression(signal), session=session
