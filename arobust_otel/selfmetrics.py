@@ -45,6 +45,11 @@ class SelfMetrics:
                 value for (own, have), value in self._sums.items() if own == name and wanted <= set(have)
             )
 
+    def value(self, name: str) -> float | None:
+        """The last value that was put without attributes; None where none was."""
+        with self._lock:
+            return self._values.get((name, ()))
+
     def sums_by(self, name: str, attribute: str) -> dict[str, float]:
         """The sums of one name, by the value of one attribute."""
         found: dict[str, float] = {}

@@ -135,7 +135,7 @@ class MasterClient:
         """Figures for people and heartbeats: counts since the start, and what waits now.
 
         ``oldest_age_seconds`` includes what is on the disk; ``spool_*`` are absent where there is no spool,
-        ``bytes_sent`` where the transport cannot tell;
+        ``bytes_sent`` where the transport cannot tell, ``latency_seconds`` before the first try;
         ``spool_ok`` is 0 while it is full or broken (see `gaps`).
         """
         items, size, oldest = self._queue.figures()

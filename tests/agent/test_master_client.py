@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -19,9 +20,12 @@ from arobust_otel.common.diagnosis_data import WorkerTrainingMetric
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
+from arobust_otel.model.prometheus_names import metric_name
 from arobust_otel.model.samples import Event, LogLine, Point
 from tests.agent.clients import JOB, QUICK, client, line, points
 from tests.agent.server import Answer, free_port, running
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_everything_that_fits_arrives_in_order_when_the_master_is_back() -> None:
@@ -267,6 +271,34 @@ def test_the_client_reports_about_itself() -> None:
         assert found[signals.CLIENT_REPORTS, "delivered"] == 3
         assert found[signals.CLIENT_QUEUE_ITEMS,] == 0
         assert all(point.name in signals.DICTIONARY for point in ours.self_points(5))
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("delivered", signals.CLIENT_REPORTS),
+        ("dropped.queue_full", signals.CLIENT_DROPPED),
+        ("latency_seconds", signals.CLIENT_LATENCY),
+        ("bytes_raw", signals.CLIENT_BYTES_RAW),
+        ("bytes_sent", signals.CLIENT_BYTES_SENT),
+        ("queue_items", signals.CLIENT_QUEUE_ITEMS),
+        ("queue_bytes", signals.CLIENT_QUEUE_BYTES),
+        ("spool_items", signals.CLIENT_SPOOL_ITEMS),
+        ("spool_bytes", signals.CLIENT_SPOOL_BYTES),
+        ("oldest_age_seconds", signals.CLIENT_OLDEST_AGE),
+    ],
+)
+def test_each_figure_is_in_stats_among_the_points_and_on_the_board(
+    key: str, name: str, tmp_path: Path
+) -> None:
+    board = (ROOT / "dashboards" / "master-and-agents.json").read_text()
+    with running() as master, client(master.url, replace(QUICK, queue_items=2), spool_dir=tmp_path) as ours:
+        ours.report(points(0, 1))
+        assert ours.flush(10)
+        ours.report(points(1, 3))  # more than there is room for
+        assert key in ours.stats()
+        assert name in {point.name for point in ours.self_points(5)}
+    assert metric_name(name) in board
 
 
 def test_a_workers_metric_is_taken_and_what_cannot_be_read_is_counted() -> None:
