@@ -201,8 +201,7 @@ class Spool:
         state = FULL if result is False else OK
         if self._stats.state == FULL and result is not True and total.parcels:
             state = FULL  # until something could be put again, or nothing waits
-        oldest = self._shelf.store.oldest_ns() if total.parcels else None
-        self._stats = SpoolStats(total.items, total.bytes, oldest, state)
+        self._stats = SpoolStats(total.items, total.bytes, self._shelf.oldest_mono(), state)
         self.ledger.note_spool(self._shelf.spooled, total.items)
 
     def _fail(self, error: Exception) -> None:
