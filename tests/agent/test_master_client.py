@@ -109,6 +109,21 @@ def test_facts_go_before_bulk_when_the_master_is_back() -> None:
             assert len(signals_seen) == 41
 
 
+def test_facts_without_end_do_not_hold_points_and_lines_back() -> None:
+    def slowly(_: str, __: bytes) -> Answer:
+        time.sleep(0.05)
+        return Answer()
+
+    with running(script=slowly) as master, client(master.url) as ours:
+        ours.report([*points(0, 1), line(1)])
+        deadline = time.monotonic() + 10
+        while not (master.points() and "line 1" in master.bodies()) and time.monotonic() < deadline:
+            ours.report([Event(signals.RANK_STALLED, 1, "stalled")])  # one is due whenever a call ends
+            time.sleep(0.005)
+        assert [value for _, value, _ in master.points()] == [0]
+        assert "line 1" in master.bodies()
+
+
 def test_a_poisoned_item_is_cut_out_and_the_rest_of_its_batch_is_delivered() -> None:
     def refuse(signal: str, body: bytes) -> Answer:
         return Answer(400) if b"poison" in body else Answer()

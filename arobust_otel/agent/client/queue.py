@@ -152,18 +152,18 @@ class ClientQueue:
         with self._lock:
             return self._backlog.oldest(lane) is not None
 
-    def next_due(self, lanes: Sequence[Lane], eager: bool) -> tuple[Lane | None, float | None]:
-        """The first of these lanes with a batch that is due, or seconds until one is; None: nothing waits."""
-        now, soonest = time.monotonic(), None
+    def next_due(self, lanes: Sequence[Lane], eager: bool) -> tuple[list[Lane], float | None]:
+        """Those of the lanes that have a batch that is due, or seconds until one has; None: nothing waits."""
+        now, due, soonest = time.monotonic(), [], None
         with self._lock:
             for lane in lanes:
                 left = self._due_in(lane, now)
                 if left is None:
                     continue
                 if left <= 0 or eager:
-                    return lane, 0.0
+                    due.append(lane)
                 soonest = left if soonest is None else min(soonest, left)
-        return None, soonest
+        return due, 0.0 if due else soonest
 
     def late(self, lanes: Sequence[Lane], seconds: float) -> Lane | None:
         """The first of these lanes with something that has waited longer."""
