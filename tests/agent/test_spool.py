@@ -11,7 +11,7 @@ import pytest
 from arobust_otel.agent.parcel import Lane
 from arobust_otel.agent.spool.folder import spool_base, spool_folder
 from arobust_otel.agent.spool.spool import Spool, SpoolLimits
-from tests.agent.spooling import drain, number_of, parcel
+from tests.agent.spooling import PUT_FOR_EVER, drain, kill, number_of, parcel, start
 
 
 @pytest.fixture
@@ -133,6 +133,19 @@ def test_what_is_too_old_goes_and_is_counted(folder: Path) -> None:
     assert spool.take_dropped() == {"spool_expired": 7}
     assert spool.stats().items == 0
     spool.close()
+
+
+def test_a_living_process_adopts_what_its_neighbour_of_the_same_job_left(folder: Path) -> None:
+    process = start(PUT_FOR_EVER, folder)
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    living = Spool.open(folder)
+    assert living.adopt() == 0
+    kill(process)
+    assert living.adopt() > 0
+    assert drain(living, Lane.FACTS)[0] == 0
+    living.close()
 
 
 @pytest.mark.parametrize("days", [-4, 4])

@@ -118,19 +118,6 @@ def test_slot_of_a_living_process_is_left_alone_and_taken_over_once_it_is_dead(f
     heir.close()
 
 
-def test_a_living_process_adopts_what_its_neighbour_of_the_same_job_left(folder: Path) -> None:
-    process = start(PUT_FOR_EVER, folder)
-    assert process.stdout is not None
-    for _ in range(3):
-        process.stdout.readline()
-    living = Spool.open(folder)
-    assert living.adopt() == 0
-    kill(process)
-    assert living.adopt() > 0
-    assert drain(living, Lane.FACTS)[0] == 0
-    living.close()
-
-
 def test_leftovers_of_other_jobs_come_one_job_at_a_time_with_their_identity(tmp_path: Path) -> None:
     base = tmp_path / "spool"
     for job in ("a", "b"):
