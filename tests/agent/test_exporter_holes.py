@@ -211,6 +211,32 @@ def test_a_redirect_is_counted_as_refused_with_master_client() -> None:
         assert (ours.stats()["delivered"], ours.stats()["dropped.refused"]) == (0, 1)
 
 
+# --- 3b: so does the page of a web site ---------------------------------------------------------------------
+
+
+def web_site(signal: str, body: bytes) -> Answer:
+    return Answer(200, b"<!doctype html><title>Sign in</title>", {"content-type": "text/html; charset=utf-8"})
+
+
+def test_a_web_page_is_a_success_with_the_bare_exporter() -> None:
+    with running(script=web_site) as master, http(master.url) as exporter:
+        is_hole(exporter.export([record("one")]) is SUCCESS, "any status below 400 is a success")
+
+
+def test_a_web_page_is_told_and_everything_is_kept_with_master_client() -> None:
+    said: list[str] = []
+    with running(script=web_site) as master:
+        ours = MasterClient(master.url, JOB, QUICK, say=said.append)
+        ours.report([line("one")])
+        assert master.wait_for(lambda: len(master.seen) > 1, 20)
+        assert (ours.stats()["delivered"], ours.stats()["queue_items"]) == (0, 1)
+        master.script = lambda signal, body: Answer()
+        assert ours.flush(10)
+        assert ours.stats()["delivered"] == 1
+        ours.close(2.0)
+    assert "not that of an OTLP server" in said[0]
+
+
 # --- 4: a pause longer than the exporter's deadline drops the batch at once ---------------------------------
 
 

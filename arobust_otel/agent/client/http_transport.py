@@ -60,6 +60,7 @@ class _Seen:
     reason: str
     body: bytes = b""
     is_json: bool = False
+    is_page: bool = False  # of a web site: whoever that is, it is no OTLP server
     retry_after_seconds: float | None = None
 
 
@@ -103,6 +104,7 @@ class _Session(requests.Session):
             f"{response.status_code} {response.reason}",
             body,
             "json" in response.headers.get("content-type", ""),
+            "html" in response.headers.get("content-type", "") and body.lstrip().startswith(b"<"),
             retry_after(response.headers.get("retry-after"), time.time()),
         )
         if response.status_code in RETRYABLE_STATUSES or 300 <= response.status_code < 400:
@@ -214,6 +216,8 @@ def judge(signal: str, seen: _Seen) -> Answer:
     """What an answer means; raises as `Transport.send` says."""
     if seen.status is None or seen.status in RETRYABLE_STATUSES:
         raise RetryableDelivery(seen.reason, seen.retry_after_seconds)
+    if seen.is_page and 200 <= seen.status < 300:
+        raise RetryableDelivery("answered with a web page: the address is not that of an OTLP server")
     if 200 <= seen.status < 300:
         return partial_success(signal, seen.body, seen.is_json)
     if seen.status in CONTENT_STATUSES:
