@@ -68,6 +68,16 @@ def test_what_does_not_fit_is_dropped_from_the_oldest_bulk_and_counted() -> None
             )
 
 
+def test_of_a_report_larger_than_all_room_the_newest_part_is_delivered() -> None:
+    with running() as master, client(master.url, replace(QUICK, queue_items=3000)) as ours:
+        ours.report(points(0, 5500))
+        assert ours.flush(20)
+        arrived = [value for _, value, _ in master.points()]
+        assert arrived == list(range(5500 - len(arrived), 5500))
+        assert 2000 <= len(arrived) <= 3000
+        assert ours.stats()["dropped.queue_full"] == 5500 - len(arrived)
+
+
 def test_a_source_hears_that_its_lines_were_given_up_and_nothing_of_an_acknowledgement() -> None:
     heard: list[str] = []
     small = replace(QUICK, queue_items=5, bulk_seconds=60, urgent_seconds=60)
