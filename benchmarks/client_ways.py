@@ -1,6 +1,7 @@
 """One way of reporting to a master, measured in a process of its own: the worker of ``client.py``.
 
-    python benchmarks/client_ways.py load|away WAY lines|points RUN HTTP_URL GRPC_TARGET
+    python benchmarks/client_ways.py load|away WAY PROTOCOL lines|points RUN ADDRESS
+    python benchmarks/client_ways.py loop
 
 A *report* is one log line, or 20 points (8 ranks and some). Its time is what the caller waits; what it hands
 over was built before. Prints one JSON object.
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import psutil
+from client_paced import empty_loop, paced, percentiles
 
 from arobust_otel.agent.client.encode import Part, encode
 from arobust_otel.agent.client.settings import ClientSettings
@@ -28,7 +30,6 @@ from arobust_otel.model.samples import Event, LogLine, Point
 
 LINES, POINTS = "lines", "points"
 POINTS_IN_A_REPORT = 20
-PACED_PER_SECOND = 200
 PACED = {"master_client": 1000, "batch": 1000, "one_call": 300}
 BURST, BURST_LINES = {"master_client": 2000, "batch": 2000, "one_call": 200}, 5000
 # What an agent hands over for 8 ranks, rounded up (measured: 42 points/s and 19 lines/s), every half second.
@@ -179,27 +180,17 @@ def load(way: Way, name: str, kind: str) -> dict[str, Any]:
     way.report(kind, way.build(kind, [0]))
     way.finish()
     count = PACED[name]
-    taken, times_ns, used = [], [], time.process_time()
-    started = time.monotonic()
-    for number in range(1, count + 1):
-        built = way.build(kind, [number])
-        times_ns.append(time.time_ns())
-        before = time.perf_counter()
-        way.report(kind, built)
-        taken.append(time.perf_counter() - before)
-        time.sleep(max(0.0, started + number / PACED_PER_SECOND - time.monotonic()))
-    way.finish()
-    used = time.process_time() - used
+    found = paced(
+        count, lambda number: way.build(kind, [number]), lambda built: way.report(kind, built), way.finish
+    )
     rate, burst = throughput(way, name, kind, count + 1)
     facts_ns = facts(way, 1 + count + burst) if isinstance(way, MasterClientWay) and kind == LINES else {}
     return {
-        **percentiles("report", taken),
-        "cpu_us_per_report": round(1e6 * used / count, 1),
-        "cpu_us_per_1000_reports": round(1e9 * used / count),
+        **found.figures(),
         "reports_per_second": round(rate),
         "reports": 1 + count + burst + len(facts_ns),
         "items_in_a_report": 1 if kind == LINES else POINTS_IN_A_REPORT,
-        "times_ns": dict(enumerate(times_ns, 1)),
+        "times_ns": dict(enumerate(found.times_ns, 1)),
         "facts_ns": facts_ns,
     }
 
@@ -223,15 +214,6 @@ def throughput(way: Way, name: str, kind: str, first: int) -> tuple[float, int]:
         way.report(kind, way.build(kind, [number]))
     way.finish()
     return count / (time.monotonic() - started), count
-
-
-def percentiles(name: str, seconds: list[float]) -> dict[str, float]:
-    """P50 and P99 in milliseconds."""
-    seconds = sorted(seconds)
-    return {
-        f"{name}_p50_ms": round(1000 * seconds[len(seconds) // 2], 4),
-        f"{name}_p99_ms": round(1000 * seconds[min(len(seconds) - 1, int(len(seconds) * 0.99))], 4),
-    }
 
 
 def away(way: Way, name: str) -> dict[str, Any]:
@@ -286,6 +268,9 @@ def make(name: str, protocol: str, address: str, job: JobIdentity, spool: str | 
 
 def main() -> None:
     """Measure one way and print what was found."""
+    if sys.argv[1:] == ["loop"]:
+        say(json.dumps(empty_loop(max(PACED.values()))))
+        return
     mode, name, protocol, kind, run, address = sys.argv[1:7]
     with tempfile.TemporaryDirectory() as spool:
         way = make(name, protocol, address, JobIdentity(run, 0, "bench"), spool if mode == "away" else None)

@@ -64,11 +64,18 @@ class Answers(BaseHTTPRequestHandler):
                     "delivered": 1204.0,
                     "dropped": 3.0,
                     "dropped.queue_full": 3.0,
+                    "accepted": 1515.0,
+                    "recovered": 4.0,
                     "queue_items": 12.0,
+                    "queue_bytes": 6144.0,
                     "spool_items": 300.0,
                     "spool_bytes": 10240.0,
                     "oldest_age_seconds": 3.14,
+                    "sends": 31.0,
                     "retries": 2.0,
+                    "latency_seconds": 0.0042,
+                    "bytes_raw": 40960.0,
+                    "bytes_sent": 3072.0,
                     "circuit_open": 1.0,
                 },
             }
@@ -269,9 +276,11 @@ def test_status_shows_jobs_ranks_agents_and_what_cannot_be_seen(api: str) -> Non
         "no progress",
         "stacks does not work: py-spy is not installed",
         "cannot see: point-to-point traffic",
-        "1204 items delivered, 3 dropped, 12 wait in memory, 300 on the disk (10 KiB), the oldest for 3.1 s, "
-        "2 sends repeated, its master is only probed after failures",
+        "1204 items delivered, 3 dropped, 12 wait in memory (6 KiB), 300 on the disk (10 KiB), "
+        "the oldest for 3.1 s, 2 sends repeated, its master is only probed after failures",
         "dropped: 3 queue_full",
+        "1515 items accepted, 4 recovered from earlier processes, 31 requests, the last took 4 ms, "
+        "40 KiB before compression, 3 KiB sent",
     ):
         assert text in result.output
     assert set(json.loads(run("status", "--api", api, "--json").output)) == {

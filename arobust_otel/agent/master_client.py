@@ -135,18 +135,17 @@ class MasterClient:
         """Figures for people and heartbeats: counts since the start, and what waits now.
 
         ``oldest_age_seconds`` includes what is on the disk; ``spool_*`` are absent where there is no spool,
-        ``bytes_sent`` where the transport cannot tell;
+        ``bytes_sent`` where the transport cannot tell, ``latency_seconds`` before the first try;
         ``spool_ok`` is 0 while it is full or broken (see `gaps`).
         """
         items, size, oldest = self._queue.figures()
         found = self._disk.stats()
-        ages = [time.monotonic() - oldest] if oldest is not None else []
-        if found.oldest_ns is not None:
-            ages.append((time.time_ns() - found.oldest_ns) / 1e9)
+        oldest_ones = [since for since in (oldest, found.oldest_mono) if since is not None]
+        age = time.monotonic() - min(oldest_ones) if oldest_ones else 0.0
         now: dict[str, float] = {
             "queue_items": items,
             "queue_bytes": size,
-            "oldest_age_seconds": round(max(ages, default=0.0), 3),
+            "oldest_age_seconds": round(age, 3),
             "connected": float(self._sender.is_connected),
             "circuit_open": float(self._sender.circuit.is_open),
             "bytes_raw": self._transport.bytes_raw,

@@ -72,6 +72,13 @@ class Chunk:
         if not self.size_bytes:
             object.__setattr__(self, "size_bytes", sum(map(size_bytes, self.items)))
 
+    def pieces(self, most_items: int) -> Sequence[Chunk]:
+        """The same items in their order, in chunks of at most so many."""
+        if len(self.items) <= most_items:
+            return (self,)
+        starts = range(0, len(self.items), most_items)
+        return [replace(self, items=self.items[at : at + most_items], size_bytes=0) for at in starts]
+
     def cut(self, count: int) -> tuple[Chunk, Chunk]:
         """The first `count` items, and the others."""
         return (

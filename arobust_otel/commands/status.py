@@ -67,6 +67,8 @@ def _client(stats: dict[str, float]) -> list[str]:
         return []
     figures = {name: int(stats.get(name, 0)) for name in ("delivered", "dropped", "queue_items", "retries")}
     parts = ["{delivered} items delivered, {dropped} dropped, {queue_items} wait in memory".format(**figures)]
+    if stats.get("queue_bytes"):
+        parts[0] += f" ({stats['queue_bytes'] / 1024:.0f} KiB)"
     if "spool_items" in stats:
         parts.append(
             f"{int(stats['spool_items'])} on the disk ({stats.get('spool_bytes', 0) / 1024:.0f} KiB)"
@@ -79,4 +81,21 @@ def _client(stats: dict[str, float]) -> list[str]:
         parts.append("its master is only probed after failures")
     reasons = {name.partition(".")[2]: count for name, count in stats.items() if name.startswith("dropped.")}
     why = [f"  dropped: {int(count)} {reason}" for reason, count in sorted(reasons.items())]
-    return [f"  {', '.join(parts)}", *why]
+    return [f"  {', '.join(parts)}", *why, *_wire(stats)]
+
+
+def _wire(stats: dict[str, float]) -> list[str]:
+    """What went over the wire: requests, how long the last one took, bytes; nothing before the first."""
+    if not stats.get("sends"):
+        return []
+    parts = [f"{int(stats['sends'])} requests"]
+    if "latency_seconds" in stats:
+        parts.append(f"the last took {1000 * stats['latency_seconds']:.0f} ms")
+    if "bytes_raw" in stats:
+        parts.append(f"{stats['bytes_raw'] / 1024:.0f} KiB before compression")
+    if "bytes_sent" in stats:
+        parts.append(f"{stats['bytes_sent'] / 1024:.0f} KiB sent")
+    handed = [f"{int(stats.get('accepted', 0))} items accepted"]
+    if stats.get("recovered"):
+        handed.append(f"{int(stats['recovered'])} recovered from earlier processes")
+    return [f"  {', '.join([*handed, *parts])}"]

@@ -174,19 +174,43 @@ def resolve_job(environ: Mapping[str, str], host: str, pid: int) -> JobIdentity:
 
 # Ours, then the predecessor's, which prefixed its variables in lower case.
 _MASTER = ("AROBUST_MASTER", "AROBUST_MASTER_ADDR", "arobust_MASTER_ADDR")
+OTLP_SIGNALS = ("metrics", "logs", "traces")
 
 
 def resolve_master(environ: Mapping[str, str]) -> str:
-    """Addresses of the master as text: `AROBUST_MASTER`, the OTLP endpoint variable, localhost.
+    """Addresses of the master as text: `AROBUST_MASTER`, the OTLP endpoint variables, localhost.
 
     A URL means OTLP/HTTP, a bare ``host:port`` or ``grpc://`` OTLP/gRPC; commas stand between several. The
-    OTLP variable says ``http://`` for both: there `OTEL_EXPORTER_OTLP_PROTOCOL` decides, or else port 4317.
+    OTLP variables say ``http://`` for both: there the variable of the protocol decides, or else port 4317.
+    An endpoint of one signal stands as ``metrics=URL`` beside what the others use.
+
+    >>> resolve_master({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://c:4318/v1/logs"})
+    'http://127.0.0.1:4318,logs=http://c:4318/v1/logs'
     """
     own = next((environ[name] for name in _MASTER if environ.get(name)), None)
-    endpoint = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    if own or not endpoint:
-        return own or "http://127.0.0.1:4318"
-    return _otlp_address(endpoint, environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", ""))
+    if own:
+        return own
+    of_signals = {signal: _endpoint(environ, f"_{signal.upper()}") for signal in OTLP_SIGNALS}
+    named = [f"{signal}={address}" for signal, address in of_signals.items() if address]
+    general = _endpoint(environ, "")
+    if not general and len(named) < len(OTLP_SIGNALS):
+        is_grpc = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc"
+        general = "grpc://127.0.0.1:4317" if is_grpc else "http://127.0.0.1:4318"
+    return ",".join(filter(None, [general, *named]))
+
+
+def master_variable(environ: Mapping[str, str]) -> str:
+    """The variable that `resolve_master` takes the addresses from, for messages."""
+    own = next((name for name in _MASTER if environ.get(name)), None)
+    return own or "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+def _endpoint(environ: Mapping[str, str], of_signal: str) -> str:
+    """An endpoint of the OTLP variables in our own form; "" where there is none."""
+    endpoint = environ.get(f"OTEL_EXPORTER_OTLP{of_signal}_ENDPOINT")
+    protocol = environ.get(f"OTEL_EXPORTER_OTLP{of_signal}_PROTOCOL")
+    general = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
+    return _otlp_address(endpoint, protocol or general) if endpoint else ""
 
 
 def _otlp_address(endpoint: str, protocol: str) -> str:

@@ -119,6 +119,13 @@ def _agents() -> list[Any]:
             panels.range_query(worst(newest(signals.CLIENT_OLDEST_AGE, ALL)), f"seconds {PER_AGENT}"),
         ),
         panels.lines(
+            "Waiting bytes",
+            "What that takes of memory and, where the master does not take it, of the disk.",
+            "bytes",
+            panels.range_query(series(signals.CLIENT_QUEUE_BYTES, ALL), f"memory {PER_AGENT}"),
+            panels.range_query(series(signals.CLIENT_SPOOL_BYTES, ALL), f"disk {PER_AGENT}"),
+        ),
+        panels.lines(
             "Duration of a delivery",
             f"From the request to the master's acknowledgement.{MANY}",
             "s",

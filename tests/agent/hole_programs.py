@@ -12,8 +12,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk._logs import LoggerProvider
@@ -50,10 +52,14 @@ def say(text: str) -> None:
 
 def logger_provider(url: str, seconds: float | None) -> LoggerProvider:
     provider = LoggerProvider()
-    provider.add_log_record_processor(
-        BatchLogRecordProcessor(OTLPLogExporter(f"{url}/v1/logs", timeout=seconds))
-    )
+    provider.add_log_record_processor(BatchLogRecordProcessor(log_exporter(url, seconds)))
     return provider
+
+
+def log_exporter(url: str, seconds: float | None) -> Any:
+    if url.startswith("grpc://"):
+        return GrpcLogExporter(url.replace("grpc", "http", 1), timeout=seconds)
+    return OTLPLogExporter(f"{url}/v1/logs", timeout=seconds)
 
 
 # --- a flush while the program's logging is exported --------------------------------------------------------
@@ -102,9 +108,11 @@ def exit_ours(url: str) -> None:
 
 
 def fork_bare(url: str) -> None:
-    reader = PeriodicExportingMetricReader(
-        OTLPMetricExporter(f"{url}/v1/metrics", timeout=30), export_interval_millis=1e7
-    )
+    if url.startswith("http://"):
+        exporter: Any = OTLPMetricExporter(f"{url}/v1/metrics", timeout=30)
+    else:
+        exporter = GrpcMetricExporter(f"http://{url}", timeout=30)
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=1e7)
     steps = MeterProvider([reader]).get_meter("train").create_counter("steps")
     steps.add(1)
     threading.Thread(target=reader.force_flush, daemon=True).start()

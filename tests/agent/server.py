@@ -51,6 +51,7 @@ class MasterDouble:
         self.seen: list[tuple[str, float]] = []
         self.batch_ids: list[str] = []  # of each request in `seen`
         self.headers: list[dict[str, str]] = []  # of OTLP requests, names in lower case
+        self.paths: list[str] = []  # of OTLP requests
         self.peers: list[tuple[str, int]] = []
         self.heartbeats: list[Heartbeat] = []
         self.heartbeat_times: list[float] = []
@@ -114,6 +115,7 @@ class MasterDouble:
                 batch_id = headers.get(BATCH_ID_HEADER, "")
                 self.seen.append((signal, time.monotonic()))
                 self.headers.append(headers)
+                self.paths.append(path)
                 self.peers.append(peer)
                 self.batch_ids.append(batch_id)
                 answer = self.script(signal, body)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from arobust_otel.agent.client.addresses import (
     Address,
-    Failover,
     heartbeat_url,
     make_transport,
     resolve_addresses,
 )
 from arobust_otel.agent.client.encode import Part, encode
 from arobust_otel.agent.client.http_transport import HttpTransport
+from arobust_otel.agent.client.ways import Failover
+from arobust_otel.agent.master_client import MasterClient
 from arobust_otel.errors import ConfigurationError, RetryableDelivery
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
-from arobust_otel.model.samples import Point
+from arobust_otel.model.samples import Point, StackCapture
 from tests.agent.grpc_server import serving
 from tests.agent.server import Answer, MasterDouble, free_port, running
 
@@ -75,11 +77,25 @@ def test_a_url_keeps_its_path_and_password_for_requests() -> None:
         "grpc://m:1/path",
         "http://",
         "a b:1",
+        "http://[::1",
+        "m\N{FULLWIDTH COLON}4317",
+        "m\x00:4317",
+        "metrics=",
+        "metrics=m",
+        5,
+        b"m:4317",
+        ["m:4317", None],
     ],
 )
-def test_what_is_no_address_is_refused_with_the_forms(text: str) -> None:
+def test_what_is_no_address_is_refused_with_the_forms(text: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"http://host:4318.*host:4317.*brackets"):
         resolve_addresses(text, {})
+
+
+@pytest.mark.parametrize("name", ["AROBUST_MASTER", "arobust_MASTER_ADDR", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+def test_a_variable_that_holds_no_address_is_named(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} = 'm' is not valid"):
+        resolve_addresses(None, {name: "m"})
 
 
 @pytest.mark.parametrize("given", ["http://a:1, b:2", ["http://a:1", "b:2"], ["http://a:1,b:2", "b:2"]])
@@ -103,6 +119,8 @@ def test_several_addresses_stand_behind_commas_or_in_a_list(given: str | Sequenc
         ({"AROBUST_MASTER": "m:4317", "OTEL_EXPORTER_OTLP_INSECURE": "false"}, "grpcs://m:4317"),
         ({"AROBUST_MASTER": "m:4317", "OTEL_EXPORTER_OTLP_CERTIFICATE": "/ca.pem"}, "grpcs://m:4317"),
         ({"AROBUST_MASTER": "grpc://m:4317", "OTEL_EXPORTER_OTLP_INSECURE": "false"}, "grpc://m:4317"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "grpc://127.0.0.1:4317"),
+        ({"AROBUST_MASTER": "m:4317", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://l:1"}, "grpc://m:4317"),
     ],
 )
 def test_without_an_address_the_environment_says_where(environ: dict[str, str], shown: str) -> None:
@@ -110,9 +128,53 @@ def test_without_an_address_the_environment_says_where(environ: dict[str, str], 
     assert str(address) == shown
 
 
+def test_an_endpoint_of_one_signal_stands_beside_that_of_the_others() -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "m:2",
+        "OTEL_EXPORTER_OTLP_METRICS_INSECURE": "false",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://l:3",
+        "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://t:4/path/",
+    }
+    others, of_metrics, of_logs, of_traces = resolve_addresses(None, environ)
+    assert (str(others), others.signal) == ("http://o:1", "")
+    assert (str(of_metrics), of_metrics.signal) == ("metrics=grpcs://m:2", "metrics")
+    assert str(of_logs) == "logs=grpc://l:3"
+    assert of_traces.url == "https://t:4/path/", "it is used as it is"
+
+
+def test_where_each_signal_has_its_endpoint_nothing_else_is_an_address() -> None:
+    environ = {
+        f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT": f"http://{signal}:1"
+        for signal in ("METRICS", "LOGS", "TRACES")
+    }
+    assert [address.signal for address in resolve_addresses(None, environ)] == ["metrics", "logs", "traces"]
+
+
+def test_each_signal_goes_to_its_own_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as others, running() as of_logs, serving() as of_metrics:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", others.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", of_metrics.target)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", f"{of_logs.url}/tenant/logs")
+        ours = MasterClient(None, JOB, say=lambda text: None)
+        ours.report([Point(signals.STEP, 7, 1), StackCapture(1, 1, 0, 1, "py-spy", "c", (), "stacks")])
+        assert ours.flush(10)
+        assert of_metrics.values() == [7]
+        assert (of_logs.bodies(), of_logs.paths) == (["stacks"], ["/tenant/logs"])
+        assert ([span.name for span in others.spans()], others.paths) == (
+            [signals.STACK_CAPTURE],
+            ["/v1/traces"],
+        )
+        assert ours.stats()["bytes_raw"] > 0
+        ours.close()
+
+
 @pytest.mark.parametrize(
     ("master", "environ", "url"),
     [
+        ("metrics=http://m:2/v1/metrics,http://a:1", {}, "http://a:1"),
+        ("logs=l:4317,metrics=http://m:2/v1/metrics", {}, "http://m:2"),
         ("http://a:1/base", {}, "http://a:1/base"),
         ("a:4317,https://b:2", {}, "https://b:2"),
         ("a:4317", {}, "http://a:4318"),

@@ -188,6 +188,31 @@ sys.stdout.close()
     assert ended - float(text.split()[0]) < 20, "four seconds for all eight, and what a busy machine adds"
 
 
+def test_a_signal_handler_that_reports_may_interrupt_every_call(tmp_path: Path) -> None:
+    """Also one that holds a lock: a report must never hang, and is counted."""
+    script = """
+import signal
+settings = replace(QUICK, queue_items=500)
+ours = MasterClient(url, JOB, settings, spool_dir=folder, say=lambda text: None)
+calls = {"handled": 0, "own": 0}
+
+def report(who):
+    calls[who] += 1
+    ours.report(points(0, 1))
+    ours.stats()
+
+signal.signal(signal.SIGALRM, lambda *_: report("handled"))
+signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+while calls["handled"] < 3000:
+    report("own")
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert ours.stats()["accepted"] == sum(calls.values()), (ours.stats(), calls)
+ours.close(1.0)
+"""
+    code, text, _ = run(script, f"http://127.0.0.1:{free_port()}", str(tmp_path), seconds=100.0)
+    assert code == 0, text
+
+
 def test_what_a_client_that_nobody_closed_cannot_deliver_waits_on_the_disk(tmp_path: Path) -> None:
     script = """
 settings = replace(QUICK, bulk_seconds=60, exit_seconds=20)

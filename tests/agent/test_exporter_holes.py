@@ -101,6 +101,27 @@ def nested(levels: int) -> Any:
 
 # --- 1: one record spoils its batch -------------------------------------------------------------------------
 
+BOTH = pytest.mark.parametrize("protocol", ["http", "grpc"])
+
+
+@contextmanager
+def strict_master(protocol: str) -> Iterator[tuple[str, Any]]:
+    """Its address, and what it took."""
+    if protocol == "http":
+        with running(script=strict) as over_http:
+            yield over_http.url, over_http
+        return
+    with serving() as master:
+        yield master.target, master
+
+
+def bare_exporter(protocol: str, address: str) -> Any:
+    """With the timeout of the environment, ten seconds by default."""
+    if protocol == "http":
+        return OTLPLogExporter(f"{address}/v1/logs")
+    return GrpcLogExporter(f"http://{address}")
+
+
 SPOILERS: dict[str, Any] = {
     "lone surrogate": "caf\udce9",
     "beyond 64 bit": 2**70,
@@ -108,11 +129,12 @@ SPOILERS: dict[str, Any] = {
 }
 
 
+@BOTH
 @pytest.mark.parametrize("spoiler", SPOILERS)
-def test_one_record_spoils_its_batch_with_the_bare_exporter(spoiler: str) -> None:
-    with running(script=strict) as master:
+def test_one_record_spoils_its_batch_with_the_bare_exporter(spoiler: str, protocol: str) -> None:
+    with strict_master(protocol) as (address, master):
         provider = LoggerProvider()
-        exporter = OTLPLogExporter(f"{master.url}/v1/logs")
+        exporter = bare_exporter(protocol, address)
         # All three in one batch, however long it takes to emit them.
         provider.add_log_record_processor(BatchLogRecordProcessor(exporter, schedule_delay_millis=60_000))
         for body in ("one", SPOILERS[spoiler], "two"):
@@ -122,9 +144,10 @@ def test_one_record_spoils_its_batch_with_the_bare_exporter(spoiler: str) -> Non
         is_hole(master.bodies() == [], "all records of the batch are dropped")
 
 
+@BOTH
 @pytest.mark.parametrize("spoiler", SPOILERS)
-def test_no_record_spoils_another_with_master_client(spoiler: str) -> None:
-    with running(script=strict) as master, client(master.url) as ours:
+def test_no_record_spoils_another_with_master_client(spoiler: str, protocol: str) -> None:
+    with strict_master(protocol) as (address, master), client(address) as ours:
         text = SPOILERS[spoiler] if isinstance(SPOILERS[spoiler], str) else "three"
         ours.report([line("one"), line(text, value=SPOILERS[spoiler]), line("two")])
         assert ours.flush(10)
@@ -139,15 +162,29 @@ def rejecting_one(signal: str, body: bytes) -> Answer:
     return Answer(body=ExportLogsServiceResponse(partial_success=partial).SerializeToString())
 
 
-def test_rejected_records_are_a_success_with_the_bare_exporter() -> None:
-    with running(script=rejecting_one) as master, http(master.url) as exporter:
+@contextmanager
+def rejecting_master(protocol: str) -> Iterator[str]:
+    """Its address; of each request it rejects one record."""
+    if protocol == "http":
+        with running(script=rejecting_one) as over_http:
+            yield over_http.url
+        return
+    partial = {"rejected_log_records": 1, "error_message": "too old"}
+    with serving(script=lambda received: Reply(partial=partial)) as master:
+        yield master.target
+
+
+@BOTH
+def test_rejected_records_are_a_success_with_the_bare_exporter(protocol: str) -> None:
+    with rejecting_master(protocol) as address, bare(bare_exporter(protocol, address)) as exporter:
         is_hole(exporter.export([record("one"), record("two")]) is SUCCESS, "the answer is not read")
 
 
-def test_rejected_records_are_counted_and_said_with_master_client() -> None:
+@BOTH
+def test_rejected_records_are_counted_and_said_with_master_client(protocol: str) -> None:
     said: list[str] = []
-    with running(script=rejecting_one) as master:
-        ours = MasterClient(master.url, JOB, QUICK, say=said.append)
+    with rejecting_master(protocol) as address:
+        ours = MasterClient(address, JOB, QUICK, say=said.append)
         ours.report([line("one"), line("two")])
         assert ours.flush(10)
         assert (ours.stats()["delivered"], ours.stats()["dropped.rejected"]) == (1, 1)
@@ -172,6 +209,32 @@ def test_a_redirect_is_counted_as_refused_with_master_client() -> None:
         ours.report([line("one")])
         assert ours.flush(10)
         assert (ours.stats()["delivered"], ours.stats()["dropped.refused"]) == (0, 1)
+
+
+# --- 3b: so does the page of a web site ---------------------------------------------------------------------
+
+
+def web_site(signal: str, body: bytes) -> Answer:
+    return Answer(200, b"<!doctype html><title>Sign in</title>", {"content-type": "text/html; charset=utf-8"})
+
+
+def test_a_web_page_is_a_success_with_the_bare_exporter() -> None:
+    with running(script=web_site) as master, http(master.url) as exporter:
+        is_hole(exporter.export([record("one")]) is SUCCESS, "any status below 400 is a success")
+
+
+def test_a_web_page_is_told_and_everything_is_kept_with_master_client() -> None:
+    said: list[str] = []
+    with running(script=web_site) as master:
+        ours = MasterClient(master.url, JOB, QUICK, say=said.append)
+        ours.report([line("one")])
+        assert master.wait_for(lambda: len(master.seen) > 1, 20)
+        assert (ours.stats()["delivered"], ours.stats()["queue_items"]) == (0, 1)
+        master.script = lambda signal, body: Answer()
+        assert ours.flush(10)
+        assert ours.stats()["delivered"] == 1
+        ours.close(2.0)
+    assert "not that of an OTLP server" in said[0]
 
 
 # --- 4: a pause longer than the exporter's deadline drops the batch at once ---------------------------------
@@ -200,13 +263,26 @@ def test_a_long_pause_is_waited_for_with_master_client() -> None:
 # --- 5: a timeout in milliseconds, as the specification says, is read as seconds ----------------------------
 
 
-def test_a_timeout_of_ten_seconds_is_one_of_hours_with_the_bare_exporter(
-    monkeypatch: pytest.MonkeyPatch,
+@contextmanager
+def holding_master(protocol: str) -> Iterator[tuple[str, Any, threading.Event]]:
+    """Its address, itself, and what ends the wait of its first request."""
+    hold = threading.Event()
+    if protocol == "http":
+        with running(script=first_then_success(Answer(hold=hold))) as over_http:
+            yield over_http.url, over_http, hold
+        return
+    replies = [Reply(hold=hold)]
+    with serving(script=lambda received: replies.pop() if replies else Reply()) as master:
+        yield master.target, master, hold
+
+
+@BOTH
+def test_half_a_second_is_minutes_with_the_bare_exporter(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "500")
-    hold = threading.Event()
-    with running(script=lambda signal, body: Answer(hold=hold)) as master:
-        exporter = OTLPLogExporter(f"{master.url}/v1/logs")
+    with holding_master(protocol) as (address, _, hold):
+        exporter = bare_exporter(protocol, address)
         thread = threading.Thread(target=exporter.export, args=([record("one")],))
         thread.start()
         thread.join(2.0)
@@ -217,15 +293,18 @@ def test_a_timeout_of_ten_seconds_is_one_of_hours_with_the_bare_exporter(
     is_hole(waits, "a request of 500 ms still waits after 2 s")
 
 
-def test_the_timeout_is_a_setting_in_seconds_with_master_client(monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH
+def test_the_timeout_is_a_setting_in_seconds_with_master_client(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "500")
-    hold, settings = threading.Event(), replace(QUICK, call_seconds=1.0)
-    with (
-        running(script=first_then_success(Answer(hold=hold))) as master,
-        client(master.url, settings) as ours,
-    ):
+    settings = replace(QUICK, call_seconds=1.0)
+    with holding_master(protocol) as (address, master, hold), client(address, settings) as ours:
         ours.report([line("one")])
-        assert master.wait_for(lambda: len(master.seen) == 2, 20)  # gave up after call_seconds
+        deadline = time.monotonic() + 20
+        while len(master.seen) < 2 and time.monotonic() < deadline:  # gave up after call_seconds
+            time.sleep(0.02)
+        assert len(master.seen) == 2
         hold.set()
         assert ours.flush(10)
         assert master.bodies() == ["one"], "the second try has the id of the first one"

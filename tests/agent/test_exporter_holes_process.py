@@ -21,7 +21,7 @@ from tests.agent.holes import is_hole
 from tests.agent.server import Answer, free_port, running
 
 ROOT = Path(__file__).parents[2]
-OUR_SCHEMES = pytest.mark.parametrize("scheme", ["http", "grpc"])
+SCHEMES = pytest.mark.parametrize("scheme", ["http", "grpc"])
 
 
 @contextmanager
@@ -63,12 +63,13 @@ def flush_seconds(kind: str, limit: float, scheme: str = "http") -> float | None
         return seconds_to_end(process, limit)
 
 
-def test_a_flush_of_logs_never_returns_with_the_bare_exporter() -> None:
-    taken = flush_seconds("bare", 8.0)
+@SCHEMES
+def test_a_flush_of_logs_never_returns_with_the_bare_exporter(scheme: str) -> None:
+    taken = flush_seconds("bare", 8.0, scheme)
     is_hole(taken is None, "force_flush(2 s) has not returned after 8 s")
 
 
-@OUR_SCHEMES
+@SCHEMES
 def test_a_flush_of_logs_returns_at_its_deadline_with_master_client(scheme: str) -> None:
     assert flush_seconds("ours", 20.0, scheme) is not None
 
@@ -82,12 +83,13 @@ def exit_seconds(kind: str, limit: float, scheme: str = "http") -> float | None:
         return seconds_to_end(process, limit)
 
 
-def test_the_end_takes_many_seconds_with_the_bare_exporter() -> None:
-    taken = exit_seconds("bare", 4.0)
+@SCHEMES
+def test_the_end_takes_many_seconds_with_the_bare_exporter(scheme: str) -> None:
+    taken = exit_seconds("bare", 4.0, scheme)
     is_hole(taken is None, "still retrying 4 s after the last line of the program")
 
 
-@OUR_SCHEMES
+@SCHEMES
 def test_the_end_takes_two_seconds_at_most_with_master_client(scheme: str) -> None:
     taken = exit_seconds("ours", 20.0, scheme)
     assert taken is not None
@@ -129,7 +131,8 @@ def test_a_child_forked_during_an_export_reports_with_master_client() -> None:
     assert what_became_of_the_child("ours") == ("child ended with 0", [2])
 
 
-def test_a_child_forked_during_a_call_over_grpc_reports_with_master_client() -> None:
+def what_became_of_the_child_over_grpc(kind: str) -> tuple[str, list[float]]:
+    """As `what_became_of_the_child`."""
     hold, first = threading.Event(), threading.Event()
 
     def script(received: Received) -> Reply:
@@ -138,10 +141,20 @@ def test_a_child_forked_during_a_call_over_grpc_reports_with_master_client() -> 
         first.set()
         return Reply(hold=hold)
 
-    with serving(script=script) as master, program("fork", "ours", master.target) as process:
+    with serving(script=script) as master, program("fork", kind, master.target) as process:
         said = fork_during_a_call(process, first)
-        assert (said, master.values()) == ("child ended with 0", [2])
+        arrived = [value for value in master.values() if value >= 2]
         hold.set()
+        return said, arrived
+
+
+def test_a_child_forked_during_a_call_over_grpc_hangs_with_the_bare_reader() -> None:
+    found = what_became_of_the_child_over_grpc("bare")
+    is_hole(found == ("child hangs", []), "the child's reader waits for a lock of its parent")
+
+
+def test_a_child_forked_during_a_call_over_grpc_reports_with_master_client() -> None:
+    assert what_became_of_the_child_over_grpc("ours") == ("child ended with 0", [2])
 
 
 # --- 4: a client's certificate is loaded only where an authority is named, too ------------------------------

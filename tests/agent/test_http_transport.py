@@ -72,6 +72,8 @@ def test_bytes_are_counted_before_and_after_compression(
         assert transport.bytes_sent == sum(int(headers["content-length"]) for headers in master.headers)
         assert 200_000 < transport.bytes_raw < 202_000
         assert transport.bytes_sent < 5_000 or compression == "none"
+        asked = {"": "gzip", "none": None}.get(compression, compression)
+        assert {headers.get("content-encoding") for headers in master.headers} == {asked}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -19,9 +20,12 @@ from arobust_otel.common.diagnosis_data import WorkerTrainingMetric
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.model import signals
 from arobust_otel.model.identity import JobIdentity
+from arobust_otel.model.prometheus_names import metric_name
 from arobust_otel.model.samples import Event, LogLine, Point
 from tests.agent.clients import JOB, QUICK, client, line, points
 from tests.agent.server import Answer, free_port, running
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_everything_that_fits_arrives_in_order_when_the_master_is_back() -> None:
@@ -64,6 +68,16 @@ def test_what_does_not_fit_is_dropped_from_the_oldest_bulk_and_counted() -> None
             )
 
 
+def test_of_a_report_larger_than_all_room_the_newest_part_is_delivered() -> None:
+    with running() as master, client(master.url, replace(QUICK, queue_items=3000)) as ours:
+        ours.report(points(0, 5500))
+        assert ours.flush(20)
+        arrived = [value for _, value, _ in master.points()]
+        assert arrived == list(range(5500 - len(arrived), 5500))
+        assert 2000 <= len(arrived) <= 3000
+        assert ours.stats()["dropped.queue_full"] == 5500 - len(arrived)
+
+
 def test_a_source_hears_that_its_lines_were_given_up_and_nothing_of_an_acknowledgement() -> None:
     heard: list[str] = []
     small = replace(QUICK, queue_items=5, bulk_seconds=60, urgent_seconds=60)
@@ -103,6 +117,21 @@ def test_facts_go_before_bulk_when_the_master_is_back() -> None:
             signals_seen = [signal for signal, _ in master.accepted]
             assert signals_seen.index("metrics") < signals_seen.index("logs", 2)
             assert len(signals_seen) == 41
+
+
+def test_facts_without_end_do_not_hold_points_and_lines_back() -> None:
+    def slowly(_: str, __: bytes) -> Answer:
+        time.sleep(0.05)
+        return Answer()
+
+    with running(script=slowly) as master, client(master.url) as ours:
+        ours.report([*points(0, 1), line(1)])
+        deadline = time.monotonic() + 10
+        while not (master.points() and "line 1" in master.bodies()) and time.monotonic() < deadline:
+            ours.report([Event(signals.RANK_STALLED, 1, "stalled")])  # one is due whenever a call ends
+            time.sleep(0.005)
+        assert [value for _, value, _ in master.points()] == [0]
+        assert "line 1" in master.bodies()
 
 
 def test_a_poisoned_item_is_cut_out_and_the_rest_of_its_batch_is_delivered() -> None:
@@ -267,6 +296,34 @@ def test_the_client_reports_about_itself() -> None:
         assert found[signals.CLIENT_REPORTS, "delivered"] == 3
         assert found[signals.CLIENT_QUEUE_ITEMS,] == 0
         assert all(point.name in signals.DICTIONARY for point in ours.self_points(5))
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("delivered", signals.CLIENT_REPORTS),
+        ("dropped.queue_full", signals.CLIENT_DROPPED),
+        ("latency_seconds", signals.CLIENT_LATENCY),
+        ("bytes_raw", signals.CLIENT_BYTES_RAW),
+        ("bytes_sent", signals.CLIENT_BYTES_SENT),
+        ("queue_items", signals.CLIENT_QUEUE_ITEMS),
+        ("queue_bytes", signals.CLIENT_QUEUE_BYTES),
+        ("spool_items", signals.CLIENT_SPOOL_ITEMS),
+        ("spool_bytes", signals.CLIENT_SPOOL_BYTES),
+        ("oldest_age_seconds", signals.CLIENT_OLDEST_AGE),
+    ],
+)
+def test_each_figure_is_in_stats_among_the_points_and_on_the_board(
+    key: str, name: str, tmp_path: Path
+) -> None:
+    board = (ROOT / "dashboards" / "master-and-agents.json").read_text()
+    with running() as master, client(master.url, replace(QUICK, queue_items=2), spool_dir=tmp_path) as ours:
+        ours.report(points(0, 1))
+        assert ours.flush(10)
+        ours.report(points(1, 3))  # more than there is room for
+        assert key in ours.stats()
+        assert name in {point.name for point in ours.self_points(5)}
+    assert metric_name(name) in board
 
 
 def test_a_workers_metric_is_taken_and_what_cannot_be_read_is_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from arobust_otel.agent.parcel import Lane
 from arobust_otel.agent.spool.folder import spool_base, spool_folder
 from arobust_otel.agent.spool.spool import Spool, SpoolLimits
-from tests.agent.spooling import drain, number_of, parcel
+from tests.agent.spooling import PUT_FOR_EVER, drain, kill, number_of, parcel, start
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_first_in_first_out_in_each_lane(folder: Path) -> None:
     assert [spool.pending(lane) for lane in Lane] == [3, 3, 3, 3]
     assert spool.stats().items == 24
     assert [drain(spool, lane) for lane in Lane] == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
-    assert (spool.stats().items, spool.stats().bytes, spool.stats().oldest_ns) == (0, 0, None)
+    assert (spool.stats().items, spool.stats().bytes, spool.stats().oldest_mono) == (0, 0, None)
     spool.close()
 
 
@@ -131,6 +132,38 @@ def test_what_is_too_old_goes_and_is_counted(folder: Path) -> None:
     assert spool.head(Lane.FACTS) is None
     assert spool.take_dropped() == {"spool_expired": 7}
     assert spool.stats().items == 0
+    spool.close()
+
+
+def test_a_living_process_adopts_what_its_neighbour_of_the_same_job_left(folder: Path) -> None:
+    process = start(PUT_FOR_EVER, folder)
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    living = Spool.open(folder)
+    assert living.adopt() == 0
+    kill(process)
+    assert living.adopt() > 0
+    assert drain(living, Lane.FACTS)[0] == 0
+    living.close()
+
+
+@pytest.mark.parametrize("days", [-4, 4])
+def test_a_clock_that_is_set_makes_nothing_old(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """A machine whose clock is put right after the boot must not lose what waits."""
+    monkeypatch.setattr("arobust_otel.agent.spool.shelf._EXPIRE_SECONDS", 0.0)  # look each time
+    spool = Spool.open(folder)
+    spool.put(parcel(Lane.POINTS, 1, 3))
+    now_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + days * 86_400_000_000_000)
+    spool.put(parcel(Lane.POINTS, 2, 3))
+    oldest = spool.stats().oldest_mono
+    assert oldest is not None
+    assert 0 <= time.monotonic() - oldest < 3600
+    assert drain(spool, Lane.POINTS) == [1, 2]
+    assert spool.take_dropped() == {}
     spool.close()
 
 

@@ -13,6 +13,9 @@ from dataclasses import replace
 
 from arobust_otel.agent.parcel import OVERHEAD_BYTES, Chunk, Lane, Parcel, count_items, parcel_of, size_bytes
 
+# What goes for lack of room goes by chunks: of a report that is larger than all room the rest stays.
+PIECE_ITEMS = 1000
+
 
 class Backlog:
     """Chunks that wait, parcels that came back, and the one on its way, which cannot go for lack of room.
@@ -36,11 +39,12 @@ class Backlog:
 
     def put(self, chunk: Chunk) -> list[Chunk]:
         """Append a chunk; returns what had to go for it, which may be the chunk itself."""
-        self._lanes[chunk.lane].append(chunk)
+        pieces = chunk.pieces(PIECE_ITEMS)
+        self._lanes[chunk.lane].extend(pieces)
         self._waiting_items[chunk.lane] += len(chunk.items)
         self.entered[chunk.lane] += len(chunk.items)
         self.items += len(chunk.items)
-        self.bytes += chunk.size_bytes
+        self.bytes += sum(piece.size_bytes for piece in pieces)
         return list(self._overflow())
 
     def take(self, lane: Lane, max_items: int, max_bytes: int) -> Parcel | None:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
@@ -43,8 +43,7 @@ _SEVERITIES = {number.value: number for number in SeverityNumber}
 _GAUGE = signals.Signal("", signals.GAUGE, "", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One item on its way, with the attempt of the job that it belongs to."""
 
     item: Any

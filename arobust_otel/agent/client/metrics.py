@@ -53,11 +53,13 @@ class ClientMetrics(SelfMetrics):
         self.add(signals.CLIENT_RETRIES, int(is_repeat))
 
     def totals(self) -> dict[str, float]:
-        """Counts since the start, by result and by reason of a drop."""
+        """Counts since the start, by result and by reason of a drop, and how long the last try took."""
         results = self.sums_by(signals.CLIENT_REPORTS, signals.RESULT)
         reasons = self.sums_by(signals.CLIENT_DROPPED, signals.REASON)
         found = {name: results.get(name, 0) for name in ("accepted", "recovered", "delivered", "dropped")}
         found |= {"sends": self.sum(signals.CLIENT_SENDS), "retries": self.sum(signals.CLIENT_RETRIES)}
+        if (latency := self.value(signals.CLIENT_LATENCY)) is not None:
+            found["latency_seconds"] = latency
         return found | {f"dropped.{reason}": count for reason, count in sorted(reasons.items())}
 
     def points_with(self, stats: dict[str, float], now_ns: int) -> list[Point]:

@@ -1,12 +1,13 @@
 """The inbox and the backlog behind one face: callers hand over, the sender takes, both may sort and drop.
 
 The lock guards the backlog only. The sender holds it for microseconds and never while it speaks to anybody;
-a caller takes it only where the inbox is over its bound. Callbacks run outside of it.
+a caller takes it only where the inbox is over its bound. Callbacks run outside of it. A signal handler or a
+finalizer may report, too: what interrupts a change of the backlog leaves its report in the inbox. That is why
+no other lock is ever waited for with this one held.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from arobust_otel.agent.client.metrics import ClientMetrics
 from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.parcel import OVERHEAD_BYTES, Chunk, Lane, Parcel, Receipt, by_lane, size_bytes
 from arobust_otel.model.identity import JobIdentity
+from arobust_otel.reentry import ReentryLock
 
 INBOX_SHARE = 8  # of the queue's limits: what callers may leave unsorted
 HELP_ITEMS = 8  # a caller that finds more sorts as much as it brings, and so many
@@ -50,7 +52,7 @@ class ClientQueue:
         self._settings = settings
         self._metrics = metrics
         self._accounts = accounts
-        self._lock = threading.Lock()
+        self._lock = ReentryLock()
         self._backlog = Backlog(settings.queue_items, settings.queue_bytes)
         self.inbox = Inbox(
             max(1, settings.queue_items // INBOX_SHARE),
@@ -88,17 +90,19 @@ class ClientQueue:
         """
         lost: list[Chunk] = []
         empty: list[Receipt] = []
-        accepted = 0
-        with self._lock:
-            for handed in self.inbox.take(budget):
-                chunks, strangers = self._chunks(handed)
+        accepted = strangers = 0
+        with self._lock as is_outermost:
+            for handed in self.inbox.take(budget) if is_outermost else ():
+                chunks, unknown = self._chunks(handed)
                 if not chunks:
                     empty.append(handed.receipt)
-                accepted += handed.receipt.outstanding + strangers
+                accepted += handed.receipt.outstanding
+                strangers += unknown
                 for chunk in chunks:
                     lost += [chunk] if self._closed else self._backlog.put(chunk)
-            if accepted:
-                self._metrics.accepted(accepted)
+        if accepted or strangers:  # with no lock held: whoever has that of the metrics may be interrupted
+            self._metrics.accepted(accepted + strangers)
+        self._metrics.dropped("invalid", strangers)
         self.lose(lost, "closed" if self._closed else "queue_full")
         for receipt in empty:
             call(receipt.acknowledged, "acknowledgement")
@@ -152,18 +156,18 @@ class ClientQueue:
         with self._lock:
             return self._backlog.oldest(lane) is not None
 
-    def next_due(self, lanes: Sequence[Lane], eager: bool) -> tuple[Lane | None, float | None]:
-        """The first of these lanes with a batch that is due, or seconds until one is; None: nothing waits."""
-        now, soonest = time.monotonic(), None
+    def next_due(self, lanes: Sequence[Lane], eager: bool) -> tuple[list[Lane], float | None]:
+        """Those of the lanes that have a batch that is due, or seconds until one has; None: nothing waits."""
+        now, due, soonest = time.monotonic(), [], None
         with self._lock:
             for lane in lanes:
                 left = self._due_in(lane, now)
                 if left is None:
                     continue
                 if left <= 0 or eager:
-                    return lane, 0.0
+                    due.append(lane)
                 soonest = left if soonest is None else min(soonest, left)
-        return None, soonest
+        return due, 0.0 if due else soonest
 
     def late(self, lanes: Sequence[Lane], seconds: float) -> Lane | None:
         """The first of these lanes with something that has waited longer."""
@@ -218,10 +222,9 @@ class ClientQueue:
         return head.handed_mono + age - now
 
     def _chunks(self, handed: Handed) -> tuple[list[Chunk], int]:
-        """A report by lane, and how many of its items are none of ours: these are dropped already."""
+        """A report by lane, and how many of its items are none of ours."""
         lanes, strangers = by_lane(handed.items)
         total = sum(map(len, lanes.values()))
-        self._metrics.dropped("invalid", strangers)
         handed.receipt.outstanding = total
         rest = (handed.identity, handed.receipt, handed.wall_ns, handed.mono, handed.urgent)
         known = handed.size_bytes if len(lanes) == 1 and not strangers else 0

@@ -2,7 +2,7 @@
 
 On the healthy path parcels go from memory to the master. After a failure that may pass, a parcel goes to the
 disk where there is one, and what follows it in its lane goes behind it; facts still go first. Which lane may
-be tried when is `circuit`'s.
+be tried when is `circuit`'s, whose turn it is then `turns`'.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from arobust_otel.agent.client.queue import ClientQueue
 from arobust_otel.agent.client.safekeeping import Safekeeping
 from arobust_otel.agent.client.settings import ClientSettings
 from arobust_otel.agent.client.transport import Transport
+from arobust_otel.agent.client.turns import Turns
 from arobust_otel.agent.client.words import Words
 from arobust_otel.agent.parcel import SIGNAL_OF_LANE, Chunk, Lane, Parcel
 from arobust_otel.errors import RetryableDelivery
@@ -65,6 +66,7 @@ class Sender:
         self._hurry = False
         self._closing_at: float | None = None
         self._failed_in_closing = False
+        self._turns = Turns()
         self._tried: dict[Lane, str] = {}
         self._adopt_at = 0.0
         self._thread = threading.Thread(target=self._run, name="arobust-master-client", daemon=True)
@@ -203,7 +205,7 @@ class Sender:
         behind = [lane for lane in self._disk.lanes() if lane not in failing]
         picks: tuple[Callable[[], Lane | None], ...] = (
             lambda: self._queue.fullest(RELIEF_SHARE),
-            lambda: self._queue.next_due(failing, eager=False)[0],
+            lambda: next(iter(self._queue.next_due(failing, eager=False)[0]), None),
             lambda: self._queue.late(behind, BEHIND_SECONDS),
         )
         for pick in picks:
@@ -217,14 +219,14 @@ class Sender:
         stored = self._disk.lanes()
         free = self.circuit.free(now)
         due, seconds = self._queue.next_due([lane for lane in free if lane not in stored], eager)
-        candidates = [lane for lane in free if lane in stored or lane is due]
+        candidates = [lane for lane in free if lane in stored or lane in due]
         if candidates:
-            return candidates[0], 0.0
+            return (candidates[0] if self.circuit.is_open else self._turns.choose(candidates)), 0.0
         held = [lane for lane in Lane if lane not in free]
         waits = [self.circuit.until(lane) - now for lane in self._working() if lane in held]
         if held and self._disk.is_on:  # what becomes due meanwhile goes there
             refused, later = self._queue.next_due(held, eager=False)
-            waits += [_AGAIN_SECONDS if refused is not None or later is None else later]
+            waits += [_AGAIN_SECONDS if refused or later is None else later]
         return None, min([*waits, *([] if seconds is None else [seconds])], default=None)
 
     def _sleep(self, seconds: float | None) -> None:
@@ -247,6 +249,7 @@ class Sender:
         if parcel is None:  # the disk lost it: that is counted, and tried again later
             self._queue.inbox.sleep(_AGAIN_SECONDS if lane in self._disk.lanes() else 0.0, deaf=True)
             return
+        self._turns.took(lane)
         started = time.monotonic()
         outcome = self._deliver(parcel)
         if self._has_ended:  # `close` could not wait: the parcel is in the spool, or counted

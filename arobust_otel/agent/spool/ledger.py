@@ -10,10 +10,12 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from arobust_otel.reentry import ReentryLock
 
 SIZE_BYTES = 4096
 _MAGIC = int.from_bytes(b"ARLEDG01", "little")
@@ -47,7 +49,7 @@ class Account:
 
 
 class Ledger:
-    """Counts for one process. Safe for several threads.
+    """Counts for one process. Safe for several threads, signal handlers and finalizers.
 
     Begins in memory, and ends with the process unless it is moved to a file, which the spool does once it has
     a folder that nobody else uses.
@@ -93,13 +95,17 @@ class Ledger:
 
     def note_accepted(self, count: int) -> None:
         """Items were handed over whose source cannot repeat them; counted per lane, as they travel."""
-        with self._callers:
-            self._words[_ACCEPTED] += count
+        with self._callers as is_outermost:
+            self._accepted.append(count)
+            while is_outermost and self._accepted:
+                self._words[_ACCEPTED] += self._accepted.popleft()
 
     def note_settled(self, count: int) -> None:
         """Such items are delivered from memory, or dropped from it and counted; never those in the spool."""
-        with self._sender:
-            self._words[_SETTLED] += count
+        with self._sender as is_outermost:
+            self._settled.append(count)
+            while is_outermost and self._settled:
+                self._words[_SETTLED] += self._settled.popleft()
 
     def note_spool(self, spooled: int, held: int) -> None:
         """The spool says what it took from memory in this epoch, and what it holds."""
@@ -122,8 +128,9 @@ class Ledger:
 
     def _make_locks(self) -> None:
         """Callers never wait for the sender: it may lose the interpreter's lock while it holds its own."""
-        self._callers = threading.Lock()
-        self._sender = threading.Lock()
+        self._callers, self._sender = ReentryLock(), ReentryLock()
+        self._accepted: deque[int] = deque()  # a call that interrupts another one leaves its count to that
+        self._settled: deque[int] = deque()
 
 
 def _mapped(path: Path) -> mmap.mmap:

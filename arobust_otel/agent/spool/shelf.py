@@ -28,11 +28,14 @@ class SpoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class SpoolStats:
-    """What waits; `state` is ok, off, full, or "failed: " with the reason."""
+    """What waits; `state` is ok, off, full, or "failed: " with the reason.
+
+    `oldest_mono` is since when the oldest waits, in seconds of the monotonic clock.
+    """
 
     items: int = 0
     bytes: int = 0
-    oldest_ns: int | None = None
+    oldest_mono: float | None = None
     state: str = OFF
 
 
@@ -50,6 +53,7 @@ class Shelf:
         self.spooled = spooled
         self._limits = limits
         self._lanes = store.holdings()
+        self._ahead_ns = time.time_ns() - time.monotonic_ns()
         self._gone: set[str] = set()  # removed, but the file still has them: the disk was full
         self._expire_at = 0.0
 
@@ -71,7 +75,7 @@ class Shelf:
 
     def put(self, parcel: Parcel, body: bytes) -> bool:
         """Append a parcel that was in memory; False where only more urgent ones could go for it."""
-        entry = Entry(parcel.batch_id, parcel.lane, 0, "", parcel.items, len(body), time.time_ns())
+        entry = Entry(parcel.batch_id, parcel.lane, 0, "", parcel.items, len(body), self._now_ns())
         self.expire()
         self._forget_gone()
         if self.store.entry(parcel.batch_id) is not None:
@@ -143,13 +147,20 @@ class Shelf:
         """Drop what is too old; looks now and then only."""
         if time.monotonic() < self._expire_at:
             return
-        limit_ns = time.time_ns() - int(self._limits.max_age_seconds * 1e9)
+        limit_ns = self._now_ns() - int(self._limits.max_age_seconds * 1e9)
         old = [entry for entry in self.store.older_than(limit_ns) if entry.batch_id not in self._gone]
         if old:
             self._delete(old)
             self._drop(old, EXPIRED)
         else:
             self._expire_at = time.monotonic() + _EXPIRE_SECONDS
+
+    def oldest_mono(self) -> float | None:
+        """Since when the oldest parcel waits, monotonic; None where nothing waits."""
+        oldest_ns = self.store.oldest_ns() if self.total().parcels else None
+        if oldest_ns is None:
+            return None
+        return time.monotonic() - max(0, self._now_ns() - oldest_ns) / 1e9
 
     def recount(self) -> int:
         """Others' parcels came in: count anew, and keep the limits; returns how many items came."""
@@ -167,6 +178,10 @@ class Shelf:
     def room_bytes(self) -> int:
         """What fits without anything going for it."""
         return max(0, self._limits.max_bytes - self.total().bytes)
+
+    def _now_ns(self) -> int:
+        """The time of day when this was made, gone on since: a clock that is set makes nothing old."""
+        return self._ahead_ns + time.monotonic_ns()
 
     def _insert_in_exchange(self, entry: Entry, body: bytes, volatile: int) -> list[Entry]:
         """The disk is full: what is less urgent or older gives its room, and the log is used again."""

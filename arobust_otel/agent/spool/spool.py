@@ -1,8 +1,8 @@
 """What does not reach the master waits on the disk, and survives the process. Never raises for the disk.
 
 A disk that is full or broken is a state. Parcels and losses that earlier processes of this job left are taken
-over on `open`, those of jobs that may never come back by `adopt`. Several clients of one job on one host have
-a slot each. A forked child has none: the files are its parent's.
+over on `open`, those of its others that end later, and of jobs that may never come back, by `adopt`. Several
+clients of one job on one host have a slot each. A forked child has none: the files are its parent's.
 """
 
 from __future__ import annotations
@@ -144,12 +144,13 @@ class Spool:
         return found
 
     def adopt(self) -> int:
-        """Take over what one other job without a living process left, where it fits; returns items.
+        """Take over what one process that ended left, of this job first, where it fits; returns items.
 
         To be called now and then while the master takes data.
         """
         before = self._stats.items
-        self._safely(lambda _: self._adopt_from(list(other_jobs(self.folder)), most=1), None)
+        left = [*slots_of(self.folder), *other_jobs(self.folder)]
+        self._safely(lambda _: self._adopt_from(left, most=1), None)
         return max(0, self._stats.items - before)
 
     def close(self) -> None:
@@ -201,8 +202,7 @@ class Spool:
         state = FULL if result is False else OK
         if self._stats.state == FULL and result is not True and total.parcels:
             state = FULL  # until something could be put again, or nothing waits
-        oldest = self._shelf.store.oldest_ns() if total.parcels else None
-        self._stats = SpoolStats(total.items, total.bytes, oldest, state)
+        self._stats = SpoolStats(total.items, total.bytes, self._shelf.oldest_mono(), state)
         self.ledger.note_spool(self._shelf.spooled, total.items)
 
     def _fail(self, error: Exception) -> None:
