@@ -87,7 +87,8 @@ class Tail:
             if self._descriptor < 0 and not self._open():
                 break
             records += self._after_truncation()
-            data = os.read(self._descriptor, min(_CHUNK_BYTES, budget_bytes - used))
+            # At our own place: a forked child has the descriptor, and with it its offset, in common with us.
+            data = os.pread(self._descriptor, min(_CHUNK_BYTES, budget_bytes - used), self._splitter.offset)
             if data:
                 used += len(data)
                 records += self._take(self._splitter.feed(data))
@@ -129,7 +130,6 @@ class Tail:
                 self.close()
                 continue
             start = offset if offset else self._first_offset(found.st_size)
-            os.lseek(self._descriptor, start, os.SEEK_SET)
             self._splitter = LineSplitter(start)
             self._identities[self._file] = (found.st_ino, "", 0)
             self._identify()
@@ -179,7 +179,6 @@ class Tail:
             return []
         records = self._take(self._splitter.finish()) + self._note(self._joiner.flush())
         self._file += 1
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
         self._splitter = LineSplitter(0)
         self._identities[self._file] = (inode, "", 0)
         self._identify()

@@ -403,7 +403,9 @@ def test_defect_14_clients_and_collectors_come_from_several_threads() -> None:
     thread.join()
     agent.set_client(client)
     assert errors == []
-    assert all(collector._client is client for collector in collectors)
+    for number, collector in enumerate(collectors):
+        collector.store_data(f"from {number}")
+    assert [metric.data_content for metric in client.of(LOG)] == [f"from {n}" for n in range(200)]
 
 
 def test_defect_14_a_client_that_looks_empty_is_a_client() -> None:

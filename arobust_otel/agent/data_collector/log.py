@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from arobust_otel.agent.data_collector.base import DataCollector
-from arobust_otel.agent.handing import Outcome, logger, process_attributes, worker_metric
+from arobust_otel.agent.handing import Outcome, logger, process_attributes
 from arobust_otel.agent.worker_metrics import log_items
 from arobust_otel.collectors.logs import LogsCollector
 from arobust_otel.collectors.logtail import Position
@@ -119,7 +119,7 @@ class LogCollector(DataCollector):
             if batch is not None:
                 batch.state = SENDING
         items = None if batch is None else _items(batch.lines)
-        metric = worker_metric(DiagnosisDataType.TRAINING_LOG, text, items, self.node_rank)
+        metric = self._metric(DiagnosisDataType.TRAINING_LOG, text, items)
         self._hand(metric, Outcome(*self._ends(batch)) if batch is not None else None)
 
     def follow_from(self, positions: Mapping[str, Position]) -> None:
@@ -141,6 +141,11 @@ class LogCollector(DataCollector):
             self._read.clear()
             self._batch = None
             self._logs = self._open()
+
+    def begin_anew(self) -> None:
+        """In a forked child: locks, threads and what is on its way are the parent's."""
+        self._lock = threading.RLock()
+        self.forget()
 
     @property
     def is_sending(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arobust_otel.agent.data_collector.base import DataCollector
-from arobust_otel.agent.handing import logger, worker_metric
+from arobust_otel.agent.handing import logger
 from arobust_otel.common.constants import DiagnosisDataType, EnvConfigKey
 from arobust_otel.common.utils import get_env, is_port_in_use
 
@@ -63,7 +63,7 @@ class MetricCollector(DataCollector):
         """Report a text of xpu_timer; its figures become metrics on the way."""
         if self._refuses(data, str) or not data:
             return
-        self._hand(worker_metric(DiagnosisDataType.XPU_TIMER_METRIC, str(data), None, self.node_rank))
+        self._hand(self._metric(DiagnosisDataType.XPU_TIMER_METRIC, str(data)))
 
     def _note(self, error: str) -> None:
         """Say an error once, until it changes."""
