@@ -77,6 +77,18 @@ def test_a_glob_finds_files_that_come_later(tmp_path, agent) -> None:
     assert follower.lines() == ["from b"]
 
 
+def test_a_name_that_looks_like_a_pattern_is_a_name_where_it_exists(tmp_path, agent) -> None:
+    """As parameter sweeps call their folders."""
+    folder = tmp_path / "lr=[0.1,0.2]"
+    folder.mkdir()
+    (tmp_path / "lr=0").mkdir()
+    append(tmp_path / "lr=0" / "train.log", "of another run\n")
+    followers = [agent(folder / name) for name in ("train.log", "*.log")]
+    assert [follower.lines() for follower in followers] == [[], []]
+    append(folder / "train.log", "step 1\n")
+    assert [follower.lines() for follower in followers] == [["step 1"], ["step 1"]]
+
+
 def test_rotation_by_rename_loses_and_repeats_nothing(tmp_path, agent) -> None:
     log = tmp_path / "train.log"
     append(log, "1\n")

@@ -6,7 +6,6 @@ caller of `collect_data` and `store_data` may rely on: a line is delivered once 
 
 from __future__ import annotations
 
-import glob
 import os
 import threading
 import time
@@ -19,7 +18,7 @@ from itertools import groupby
 from arobust_otel.agent.data_collector.base import DataCollector
 from arobust_otel.agent.handing import Outcome, logger, process_attributes
 from arobust_otel.agent.worker_metrics import log_items
-from arobust_otel.collectors.logs import LogsCollector
+from arobust_otel.collectors.logs import LogsCollector, files_of
 from arobust_otel.collectors.logtail import Position
 from arobust_otel.collectors.logtext import Record
 from arobust_otel.common.constants import DiagnosisDataType
@@ -82,7 +81,7 @@ class LogCollector(DataCollector):
 
     def is_enabled(self) -> bool:
         """Whether one of the files exists."""
-        return any(os.path.exists(path) or glob.glob(path) for path in self._paths)
+        return any(os.path.exists(name) for path in self._paths for name in files_of(path))
 
     @property
     def has_more(self) -> bool:
