@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,104 @@ def test_rotation_by_copy_and_truncate_starts_again(tmp_path, agent) -> None:
     os.truncate(log, 0)
     append(log, "x\n")
     assert follower.lines() == ["x"]
+
+
+def compress(path: Path) -> None:
+    with path.open("rb") as plain, gzip.open(f"{path}.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
+    os.utime(f"{path}.gz", ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))  # as the program does
+    path.unlink()
+
+
+def rotate(log: Path, packed_from: int = 9) -> None:
+    """As logrotate does: the newest one is .1; from a number on they are compressed."""
+    for number in range(8, 0, -1):
+        for suffix in ("", ".gz"):
+            old = log.with_name(f"{log.name}.{number}{suffix}")
+            if old.exists():
+                old.rename(log.with_name(f"{log.name}.{number + 1}{suffix}"))
+    log.rename(f"{log}.1")
+    for number in range(packed_from, 10):
+        if (old := log.with_name(f"{log.name}.{number}")).exists():
+            compress(old)
+
+
+LONG = "".join(
+    f"{number} of the first file\n" for number in range(20)
+)  # long enough to be known by its bytes
+
+
+@pytest.mark.parametrize("packed_from", [9, 3, 2, 1])
+def test_files_that_were_rotated_away_between_two_looks_are_read(tmp_path, agent, packed_from) -> None:
+    log = tmp_path / "train.log"
+    append(log, "long ago\n")
+    rotate(log, packed_from)
+    append(log, LONG)
+    follower = agent(log)
+    assert follower.lines() == LONG.splitlines()
+    append(log, "last of the first\n")
+    for text in ("second\n", "third\n"):
+        rotate(log, packed_from)
+        append(log, text)
+    rotate(log, packed_from)
+    append(log, "fourth\n")
+    assert follower.lines() == ["last of the first", "second", "third", "fourth"]
+    append(log, "and on\n")
+    assert follower.lines() == ["and on"]
+
+
+def test_what_was_not_read_before_a_copy_and_truncation_is_read_from_the_copy(tmp_path, agent) -> None:
+    log = tmp_path / "train.log"
+    append(log, LONG)
+    follower = agent(log)
+    assert follower.lines() == LONG.splitlines()
+    append(log, "not read yet\nhalf a")
+    shutil.copy(log, f"{log}.1")
+    os.truncate(log, 0)
+    append(log, "anew\n")
+    assert follower.lines() == ["not read yet", "half a", "anew"]
+    append(log, "and on\n")
+    assert follower.lines() == ["and on"]
+
+
+@pytest.mark.parametrize("way", ["compressed", "copied", "copied and compressed", "twice"])
+def test_what_was_rotated_while_no_agent_ran_is_found(tmp_path, agent, way) -> None:
+    log, state = tmp_path / "train.log", tmp_path / "logs.json"
+    append(log, LONG)
+    first = agent(log, state_file=state)
+    first.lines()
+    close(first.collector)
+    append(log, "meanwhile\n")
+    if way.startswith("copied"):
+        shutil.copy(log, f"{log}.1")
+        os.truncate(log, 0)
+    else:
+        rotate(log)
+    if way == "twice":
+        append(log, "between\n")
+        rotate(log)
+    if way.endswith("compressed"):
+        compress(Path(f"{log}.1"))
+    append(log, "now\n")
+    assert agent(log, state_file=state).lines() == ["meanwhile", *["between"] * (way == "twice"), "now"]
+
+
+def test_files_that_are_no_backups_of_the_log_are_not_read(tmp_path, agent) -> None:
+    """Others of a similar name, a copy that somebody made, one that is being compressed, a damaged one."""
+    log = tmp_path / "train.log"
+    append(log, LONG)
+    follower = agent(log)
+    follower.lines()
+    log.rename(f"{log}.1")
+    for name in ("train.log.lock", "train.log-errors", "train.log.1.bak", "train.log2", "xtrain.log.1"):
+        append(tmp_path / name, "no line of this log\n")
+    shutil.copy(f"{log}.1", f"{log}.7")
+    append(Path(f"{log}.2"), "missed\n")
+    with gzip.open(f"{log}.2.gz", "wb") as half:
+        half.write(b"missed\n")
+    append(Path(f"{log}.3.gz"), b"\x1f\x8b no gzip")
+    append(log, "new\n")
+    assert follower.lines() == ["missed", "new"]
 
 
 def test_a_truncated_file_that_is_longer_already_is_known_by_its_first_bytes(tmp_path, agent) -> None:
