@@ -52,6 +52,7 @@ class Position:
 class _Sent:
     end_offset: int
     file: int  # which of the successive files under this path
+    settles: bool  # whether everything before its end is delivered with it
     delivered: bool = False
 
 
@@ -111,6 +112,8 @@ class Tail:
         entry.delivered = True
         while self._sent and self._sent[0].delivered:
             done = self._sent.popleft()
+            if not done.settles:
+                continue
             inode, fingerprint, size = self._identities[done.file]
             self.position = Position(inode, done.end_offset, fingerprint, size)
 
@@ -229,7 +232,7 @@ class Tail:
         return self._note([record for line in lines for record in self._joiner.feed(line)])
 
     def _note(self, records: list[Record]) -> list[Record]:
-        self._sent.extend(_Sent(record.end_offset, self._file) for record in records)
+        self._sent.extend(_Sent(record.end_offset, self._file, record.settles) for record in records)
         return records
 
 

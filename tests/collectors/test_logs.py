@@ -246,6 +246,24 @@ def test_a_traceback_is_one_record_even_where_the_next_line_is_late(tmp_path, ag
     assert follower.lines(0.6) == ["Traceback (most recent call last):\n  File 'a', line 1\nValueError: bad"]
 
 
+def test_an_agent_that_is_killed_amid_interleaved_tracebacks_loses_no_line_of_them(tmp_path, agent) -> None:
+    log, state = tmp_path / "train.log", tmp_path / "logs.json"
+    head = "Traceback (most recent call last):"
+    append(log, f"[rank1]: {head}\n[rank2]: {head}\n[rank1]: ValueError: a\n[rank2]: ValueError: b\nnext\n")
+    first = agent(log, state_file=state)
+    first.lines(acknowledge=False)
+    records = [
+        f"[rank{rank}]: {head}\n[rank{rank}]: ValueError: {name}" for rank, name in ((1, "a"), (2, "b"))
+    ]
+    assert [line.body for line in first.last] == [*records, "next"]
+    first.collector.acknowledge(str(log), first.last[0].end_offset)  # rank 1's; rank 2's began before its end
+    close(first.collector)
+    second = agent(log, state_file=state)
+    assert second.lines() == [*records, "next"]
+    close(second.collector)
+    assert agent(log, state_file=state).lines() == []
+
+
 def test_bytes_that_are_no_text_are_replaced_and_long_lines_cut(tmp_path, agent) -> None:
     log = tmp_path / "train.log"
     append(log, b"\xff\xed\xa0\x80 ok\n" + b"y" * 70_000 + b"\n")
