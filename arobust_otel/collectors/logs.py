@@ -93,6 +93,11 @@ class LogsCollector:
         found |= {path: tail.position for path, tail in self._tails.items() if tail.position is not None}
         return found
 
+    def finish(self) -> None:
+        """Nobody writes any more: the next `collect` gives unfinished lines and tracebacks, too."""
+        for tail in self._tails.values():
+            tail.finish()
+
     def close(self) -> None:
         """Keep the positions and give the files back."""
         self._save()

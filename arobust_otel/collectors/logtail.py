@@ -79,6 +79,7 @@ class Tail:
         self._sent: deque[_Sent] = deque()
         self._held_since_ns: int | None = None
         self._replaced_since_ns: int | None = None
+        self._is_ending = False
 
     def read(self, budget_bytes: int, mono_ns: int) -> tuple[list[Record], int]:
         """New records, and how many bytes were read. Stops while too many wait for their acknowledgement."""
@@ -99,8 +100,13 @@ class Tail:
                 records += self._finish(source)
             else:
                 break
-        records += self._overdue(used > 0, mono_ns)
-        return records, used
+        if self._is_ending and used < budget_bytes:
+            return records + self._take(self._splitter.finish()) + self._note(self._joiner.flush()), used
+        return records + self._overdue(used > 0, mono_ns), used
+
+    def finish(self) -> None:
+        """Nobody writes any more: what is at the end of the file is given, unfinished as it is."""
+        self._is_ending = True
 
     def acknowledge(self, end_offset: int) -> None:
         """A record of `read` was delivered, or given up for good; an unknown one changes nothing."""

@@ -264,6 +264,18 @@ def test_an_agent_that_is_killed_amid_interleaved_tracebacks_loses_no_line_of_th
     assert agent(log, state_file=state).lines() == []
 
 
+def test_at_the_end_of_a_job_what_is_unfinished_is_given(tmp_path, agent) -> None:
+    log, state = tmp_path / "train.log", tmp_path / "logs.json"
+    append(log, "Traceback (most recent call last):\n  File 'a', line 1\nValueError: b")
+    first = agent(log, state_file=state)
+    assert first.lines(0.1) == []
+    first.collector.finish()
+    assert first.lines(0.1) == ["Traceback (most recent call last):\n  File 'a', line 1\nValueError: b"]
+    assert first.lines(0.1) == []
+    close(first.collector)
+    assert agent(log, state_file=state).lines() == []
+
+
 def test_bytes_that_are_no_text_are_replaced_and_long_lines_cut(tmp_path, agent) -> None:
     log = tmp_path / "train.log"
     append(log, b"\xff\xed\xa0\x80 ok\n" + b"y" * 70_000 + b"\n")
