@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from arobust_otel.agent.data_collector import DataCollector, LogCollector
 from arobust_otel.agent.lock import AgentLock
 from arobust_otel.agent.master_client import MasterClient
+from arobust_otel.agent.monitor import write_training_metrics
 from arobust_otel.common.constants import DiagnosisDataType
 from arobust_otel.controller.diagnosis import DiagnosisAgent
 from tests.agent.server import MasterDouble, running
@@ -256,3 +258,16 @@ def test_training_hears_of_no_error_of_ours(
     client.close()
     until("no thread left", lambda: not our_threads())
     assert capfd.readouterr().err.count("DiagnosisAgent.start failed") == 1
+
+
+def test_a_step_that_cannot_be_written_down_is_said_once_and_stops_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "metrics"
+    folder.write_text("no folder")
+    for step in range(1, 4):
+        write_training_metrics(folder / "metrics.json", step)
+    assert [record.getMessage()[:29] for record in caplog.records] == ["step 1 is not written down: ["]
+    folder.unlink()
+    write_training_metrics(folder / "metrics.json", 4)
+    assert json.loads((folder / "metrics.json").read_text())["step"] == 4
