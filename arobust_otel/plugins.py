@@ -12,8 +12,9 @@ import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -213,7 +214,9 @@ def discover(group: str) -> dict[str, Part]:
         other = found.get(part.name)
         if other is not None:
             raise ConfigurationError(
-                f"arobust_otel.{group}", part.name, f"a name that {other.origin} has not taken"
+                f"arobust_otel.{group}",
+                part.name,
+                f"a name that {other.origin} has not taken; {part.origin} announces it, too",
             )
         found[part.name] = part
     return dict(sorted(found.items()))
@@ -284,10 +287,17 @@ def _announced(group: str) -> list[Part]:
     parts = []
     for point in sorted(entry_points(group=f"arobust_otel.{group}"), key=lambda point: point.name):
         origin = point.dist.name if point.dist is not None else point.value
-        target, error = guard.attempt(f"entry point {point.value}", point.load)
+        target, error = guard.attempt(f"entry point {point.value}", partial(_loaded, point))
         if isinstance(target, type):
             parts.append(Part(group, point.name, origin, target))
         else:
             reason = f"{type(error).__name__}: {error}" if error else f"{point.value} is not a class"
             parts.append(Part(group, point.name, origin, None, reason))
     return parts
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except SystemExit as end:  # a script
+        raise ImportError(f"importing it ends the program (exit code {end.code})") from end

@@ -90,9 +90,17 @@ def test_a_part_that_does_not_load_is_listed_with_its_reason_and_hides_no_other(
         build(found["broken"])
 
 
+def test_a_module_that_is_a_script_ends_nobody(announce, tmp_path: Path) -> None:
+    (tmp_path / "a_script.py").write_text("import sys\nsys.exit(3)\n")
+    announce("script = a_script:Part", "ib = infiniband_parts:Fine")
+    found = discover("collectors")
+    assert found["script"].error == "ImportError: importing it ends the program (exit code 3)"
+    assert found["ib"].error == ""
+
+
 def test_two_parts_with_one_name_are_refused(announce) -> None:
     announce("host = infiniband_parts:Fine")
-    with pytest.raises(ConfigurationError, match="has not taken"):
+    with pytest.raises(ConfigurationError, match="has not taken; infiniband announces it, too"):
         discover("collectors")
 
 

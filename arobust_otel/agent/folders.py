@@ -20,9 +20,10 @@ def roots(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def find_root(environ: Mapping[str, str], job_id: str) -> Path:
-    """The root where this job already has a folder; the preferred one where it has none yet."""
+    """The root where this job already has a folder that can be seen; the preferred one where it has none."""
     found = roots(environ)
-    return next((root for root in found if job_folder(root, job_id).is_dir()), found[0])
+    # os.path: a root that belongs to somebody else is a no, not a PermissionError in the training process.
+    return next((root for root in found if os.path.isdir(job_folder(root, job_id))), found[0])
 
 
 def job_folders(root: Path, job_id: str, environ: Mapping[str, str]) -> Sequence[Path]:

@@ -7,7 +7,6 @@ agent reads the files every second: it leaves what a living process delivers and
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from arobust_otel.collectors.logs import files_of
 from arobust_otel.collectors.logtail import Position
 from arobust_otel.collectors.procfs import PROC, read_stat
 
@@ -119,8 +119,7 @@ def load(folder: Path) -> Iterator[Handover]:
 
 def resolve(pattern: str) -> list[str]:
     """Files behind a path or pattern, by their real names: the same file is never followed twice."""
-    names = sorted(glob.glob(pattern)) or ([] if glob.has_magic(pattern) else [pattern])
-    return [os.path.realpath(name) for name in names]
+    return [os.path.realpath(name) for name in files_of(pattern)]
 
 
 def real_names(patterns: Sequence[str]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Periodic:
         self, name: str, seconds: float, work: Work, last: Callable[[], None] = lambda: None
     ) -> None:
         self.name = name
-        self.seconds = max(MIN_SECONDS, float(seconds))
+        self.seconds = bounded(seconds)
         self._work = work
         self._last = last
         self._ended = threading.Event()
@@ -83,6 +83,11 @@ class Periodic:
             wake.wait(max(0.0, (self.seconds if sooner is None else sooner) - (time.monotonic() - started)))
             wake.clear()
         guard.contained(f"thread {self.name}")(self._last)()
+
+
+def bounded(seconds: float) -> float:
+    """An interval that a thread can wait for: infinity, too, is one that somebody may give for never."""
+    return min(max(MIN_SECONDS, float(seconds)), threading.TIMEOUT_MAX)
 
 
 def stop_all(running: Iterable[Periodic], deadline_seconds: float) -> list[str]:

@@ -125,6 +125,7 @@ class Agent:
                 self._wake.clear()
                 guard.contained("sample")(self._sample)()
                 if lifetime.is_over(self._view.node, self._view.states, time.monotonic()):
+                    self._sampler.finish()
                     break
                 self._stopped.wait(MIN_SAMPLE_GAP_SECONDS)
         finally:

@@ -101,6 +101,12 @@ class Sampler:
         """What is missing because of a collector, in sentences."""
         return tuple(f"{report.name}: {report.reason}" for report in self.reports() if not report.ok)
 
+    def finish(self) -> None:
+        """All ranks have ended: the next `collect` is the last, and whoever holds something back gives it."""
+        for run in self._core:
+            if callable(getattr(run.collector, "finish", None)):
+                guard.contained(f"collector {run.name}, end")(run.collector.finish)()
+
     def close(self) -> None:
         """Let collectors give back what they hold; one that hangs is left behind after `CLOSE_SECONDS`."""
         self._closed = True

@@ -93,6 +93,11 @@ class LogsCollector:
         found |= {path: tail.position for path, tail in self._tails.items() if tail.position is not None}
         return found
 
+    def finish(self) -> None:
+        """Nobody writes any more: the next `collect` gives unfinished lines and tracebacks, too."""
+        for tail in self._tails.values():
+            tail.finish()
+
     def close(self) -> None:
         """Keep the positions and give the files back."""
         self._save()
@@ -119,7 +124,7 @@ class LogsCollector:
 
     def _discover(self, node: Node) -> None:
         for pattern in self.files:
-            for name in sorted(glob.glob(pattern)) or ([] if glob.has_magic(pattern) else [pattern]):
+            for name in files_of(pattern):
                 self._follow(os.path.realpath(name))  # as /proc names it: no file is followed twice
         own = {rank.path.parent for rank in node.ranks if rank.path is not None}
         for pid, rank in _writers(node):
@@ -149,6 +154,18 @@ class LogsCollector:
         if positions != self._saved:
             store_positions(self.state_file, positions)
             self._saved = positions
+
+
+def files_of(pattern: str) -> list[str]:
+    """Names behind a path or pattern; what exists as it is written is a name.
+
+    Parameter sweeps make folders such as ``lr=[0.1,0.2]``: as a pattern it would find those of other runs.
+    """
+    folder, name = os.path.split(pattern)
+    is_folder = os.path.isdir(folder)
+    if os.path.exists(pattern) or not glob.has_magic(name if is_folder else pattern):
+        return [pattern]
+    return sorted(glob.glob(os.path.join(glob.escape(folder), name) if is_folder else pattern))
 
 
 def _writers(node: Node) -> Iterator[tuple[int, RankProcess | None]]:

@@ -6,14 +6,12 @@ No thread, no glob, no rank: `logs` decides which files, the runner says what wa
 from __future__ import annotations
 
 import glob
-import hashlib
-import os
-import stat
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from arobust_otel.collectors import logfiles
+from arobust_otel.collectors.logfiles import Backup, Source
 from arobust_otel.collectors.logtext import LineByLine, LineSplitter, Record, TracebackJoiner
 
 _FINGERPRINT_BYTES = 256
@@ -54,6 +52,7 @@ class Position:
 class _Sent:
     end_offset: int
     file: int  # which of the successive files under this path
+    settles: bool  # whether everything before its end is delivered with it
     delivered: bool = False
 
 
@@ -70,7 +69,9 @@ class Tail:
         """Nothing is opened before the first read."""
         self.path = path
         self.position = position
-        self._descriptor = -1
+        self._source: Source | None = None
+        self._missed: deque[Backup] = deque()  # files that were rotated away before anybody saw them
+        self._is_missed = False  # whether the source is one of these
         self._file = 0
         self._identities: dict[int, tuple[int, str, int]] = {}  # file -> inode, fingerprint, its bytes
         self._splitter = LineSplitter(0)
@@ -78,26 +79,34 @@ class Tail:
         self._sent: deque[_Sent] = deque()
         self._held_since_ns: int | None = None
         self._replaced_since_ns: int | None = None
+        self._is_ending = False
 
     def read(self, budget_bytes: int, mono_ns: int) -> tuple[list[Record], int]:
         """New records, and how many bytes were read. Stops while too many wait for their acknowledgement."""
         records: list[Record] = []
         used = 0
         while used < budget_bytes and len(self._sent) < _MAX_OUTSTANDING:
-            if self._descriptor < 0 and not self._open():
+            source = self._source or self._open()
+            if source is None:
                 break
-            records += self._after_truncation()
-            data = os.read(self._descriptor, min(_CHUNK_BYTES, budget_bytes - used))
+            records += self._after_truncation(source)
+            source = self._source or source
+            data = source.read(min(_CHUNK_BYTES, budget_bytes - used), self._splitter.offset)
             if data:
                 used += len(data)
                 records += self._take(self._splitter.feed(data))
-                self._identify()
-            elif self._is_replaced(mono_ns):
-                records += self._finish()
+                self._identify(source)
+            elif data is not None and self._is_replaced(source, mono_ns):
+                records += self._finish(source)
             else:
                 break
-        records += self._overdue(used > 0, mono_ns)
-        return records, used
+        if self._is_ending and used < budget_bytes:
+            return records + self._take(self._splitter.finish()) + self._note(self._joiner.flush()), used
+        return records + self._overdue(used > 0, mono_ns), used
+
+    def finish(self) -> None:
+        """Nobody writes any more: what is at the end of the file is given, unfinished as it is."""
+        self._is_ending = True
 
     def acknowledge(self, end_offset: int) -> None:
         """A record of `read` was delivered, or given up for good; an unknown one changes nothing."""
@@ -109,100 +118,107 @@ class Tail:
         entry.delivered = True
         while self._sent and self._sent[0].delivered:
             done = self._sent.popleft()
+            if not done.settles:
+                continue
             inode, fingerprint, size = self._identities[done.file]
             self.position = Position(inode, done.end_offset, fingerprint, size)
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Give the file back."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
-    def _open(self) -> bool:
-        for path, offset in self._candidates():
-            try:
-                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            except OSError:
-                continue
-            found = os.fstat(self._descriptor)
-            if not stat.S_ISREG(found.st_mode) or not self._fits(found, offset):
-                self.close()
-                continue
-            start = offset if offset else self._first_offset(found.st_size)
-            os.lseek(self._descriptor, start, os.SEEK_SET)
-            self._splitter = LineSplitter(start)
-            self._identities[self._file] = (found.st_ino, "", 0)
-            self._identify()
-            return True
-        return False
-
-    def _candidates(self) -> Iterator[tuple[Path, int]]:
-        """Where an earlier agent stopped, renamed meanwhile or not; then the path from its beginning."""
+    def _open(self) -> Source | None:
+        """Where to read on: what was missed, then where an earlier agent stopped, then the path itself."""
+        while self._missed:
+            source = logfiles.reopen(self.path, self._missed.popleft())
+            if source is not None:
+                return self._begin(source, 0, is_missed=True)
         if self.position is not None and self._file == 0:
-            yield self.path, self.position.offset
-            try:
-                names = sorted(self.path.parent.glob(glob.escape(self.path.name) + "?*"))
-            except OSError:
-                names = []
-            yield from ((name, self.position.offset) for name in names)
-        yield self.path, 0
+            found = self._resumed(self.position)
+            if found is not None:
+                return self._begin(found, self.position.offset)
+        source = _plain(self.path)
+        return None if source is None else self._begin(source, self._first_offset(source))
 
-    def _fits(self, found: os.stat_result, offset: int) -> bool:
-        if offset == 0 or self.position is None:
-            return True
-        known = self.position
-        if found.st_ino != known.inode or found.st_size < offset:
-            return False
-        return _digest(os.pread(self._descriptor, known.fingerprint_bytes, 0)) == known.fingerprint
+    def _begin(self, source: Source, offset: int, is_missed: bool = False) -> Source:
+        self._source, self._is_missed = source, is_missed
+        self._splitter = LineSplitter(offset)
+        self._identities[self._file] = (source.inode, "", 0)
+        self._identify(source)
+        return source
 
-    def _first_offset(self, size: int) -> int:
+    def _resumed(self, known: Position) -> Source | None:
+        """The file that an earlier agent read, renamed or not; else a copy of it, compressed or not."""
+        try:
+            names = sorted(self.path.parent.glob(glob.escape(self.path.name) + "?*"))
+        except OSError:
+            names = []
+        for path in (self.path, *names):
+            source = _plain(path)
+            if source is None:
+                continue
+            same = source.fingerprint(known.fingerprint_bytes) == (known.fingerprint, known.fingerprint_bytes)
+            if source.inode == known.inode and source.size() >= known.offset and same:
+                return source
+            source.close()
+        return logfiles.copy_of(self.path, known.fingerprint, known.fingerprint_bytes, known.offset)
+
+    def _first_offset(self, source: Source) -> int:
         """Beginning of a file that is new or short; of a long old one, the first whole line near its end."""
+        size = source.size()
         if self._file > 0 or self.position is not None or size <= _FIRST_READ_BYTES:
             return 0
         start = size - _FIRST_READ_BYTES
-        line_end = os.pread(self._descriptor, _CHUNK_BYTES, start).find(b"\n")
-        return start + line_end + 1
+        return start + (source.read(_CHUNK_BYTES, start) or b"").find(b"\n") + 1
 
-    def _identify(self) -> None:
+    def _identify(self, source: Source) -> None:
         """Fingerprint of the first bytes, until there are enough of them."""
         inode, _, size = self._identities[self._file]
         if size < _FINGERPRINT_BYTES:
-            head = os.pread(self._descriptor, _FINGERPRINT_BYTES, 0)
-            self._identities[self._file] = (inode, _digest(head), len(head))
+            self._identities[self._file] = (inode, *source.fingerprint(_FINGERPRINT_BYTES))
 
-    def _after_truncation(self) -> list[Record]:
-        """Start again where the file was cut and written anew under our feet."""
-        inode, fingerprint, size = self._identities[self._file]
-        head = os.pread(self._descriptor, size, 0)
-        shrunk = os.fstat(self._descriptor).st_size < self._splitter.offset
-        if not shrunk and _digest(head) == fingerprint:
+    def _after_truncation(self, source: Source) -> list[Record]:
+        """Where the file was cut and written anew under our feet: first what a copy has of it, then anew."""
+        _, fingerprint, size = self._identities[self._file]
+        same = source.fingerprint(size) == (fingerprint, size)
+        if source.is_final or (same and source.size() >= self._splitter.offset):
+            return []
+        copy = logfiles.copy_of(self.path, fingerprint, size, self._splitter.offset)
+        if copy is not None:
+            source.close()
+            self._source = copy
+            self._identities[self._file] = (copy.inode, fingerprint, size)
             return []
         records = self._take(self._splitter.finish()) + self._note(self._joiner.flush())
         self._file += 1
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        self._splitter = LineSplitter(0)
-        self._identities[self._file] = (inode, "", 0)
-        self._identify()
+        self._begin(source, 0)
         return records
 
-    def _is_replaced(self, mono_ns: int) -> bool:
+    def _is_replaced(self, source: Source, mono_ns: int) -> bool:
         """Whether the path leads to another file that is being written, or has for some seconds.
 
         The writer may still hold the renamed file: an empty successor does not end it at once.
         """
+        if source.is_final or self._is_missed:
+            return True
         try:
             now = self.path.stat()
         except OSError:
             return False
-        if now.st_ino == self._identities[self._file][0]:
+        if now.st_ino == source.inode:
             self._replaced_since_ns = None
             return False
         if self._replaced_since_ns is None:
             self._replaced_since_ns = mono_ns
         return now.st_size > 0 or mono_ns - self._replaced_since_ns > _LINGER_NS
 
-    def _finish(self) -> list[Record]:
+    def _finish(self, source: Source) -> list[Record]:
         records = self._take(self._splitter.finish()) + self._note(self._joiner.flush())
+        if not self._is_missed:
+            _, fingerprint, size = self._identities[self._file]
+            self._missed.extend(logfiles.newer(self.path, source, fingerprint, size))
         self.close()
         self._file += 1
         self._replaced_since_ns = None
@@ -222,9 +238,13 @@ class Tail:
         return self._note([record for line in lines for record in self._joiner.feed(line)])
 
     def _note(self, records: list[Record]) -> list[Record]:
-        self._sent.extend(_Sent(record.end_offset, self._file) for record in records)
+        self._sent.extend(_Sent(record.end_offset, self._file, record.settles) for record in records)
         return records
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=8).hexdigest() if data else ""
+def _plain(path: Path) -> Source | None:
+    """A file as it is, whatever its name says; None where it cannot be read."""
+    try:
+        return Source(path)
+    except OSError:
+        return None

@@ -9,6 +9,7 @@ from datetime import datetime
 from arobust_otel.model.samples import ERROR, INFO, WARN
 
 MAX_RECORD_BYTES = 64 * 1024
+_MAX_BETWEEN = 200  # lines of others that wait until an interleaved traceback has ended
 
 _TRACEBACK = re.compile(
     r"^(?P<prefix>\S{0,40}\s?)(?P<group>\s*\+ Exception Group )?Traceback \(most recent call last\):"
@@ -31,10 +32,14 @@ _FUTURE_NS = 60 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record and the offset in the file just after it."""
+    """One record and the offset in the file just after it.
+
+    `settles` is false where lines before that offset belong to a record that comes later.
+    """
 
     text: str
     end_offset: int
+    settles: bool = True
 
 
 def severity(text: str) -> int:
@@ -119,70 +124,89 @@ class LineSplitter:
 
 
 @dataclass(slots=True)
+class _Traceback:
+    """The lines of one traceback, chained ones included, as far as they have come."""
+
+    prefix: str  # of every line, as torchrun and others put it before those of a rank
+    is_group: bool = False  # an exception group's lines are framed by ``|`` and ``+``
+    message_seen: bool = False
+    end: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    def hold(self, line: Record) -> None:
+        """One line more."""
+        self.lines.append(line.text)
+        self.end = line.end_offset
+
+    def record(self, settles: bool) -> Record:
+        """All of it."""
+        return Record("\n".join(self.lines).rstrip()[:MAX_RECORD_BYTES], self.end, settles)
+
+    def continues(self, text: str, starts: bool) -> bool:
+        """Whether a line continues this traceback; notes when the exception's own line came."""
+        if self.is_group:
+            return text.lstrip().startswith(("|", "+"))
+        if not text.startswith(self.prefix) and text.strip():
+            return False
+        rest = text[len(self.prefix) :] if text.startswith(self.prefix) else ""
+        rest = rest.removeprefix(" ") if self.prefix else rest
+        if starts or rest.startswith(_CHAINS):
+            self.message_seen = False
+            return True
+        if not rest.strip():
+            return True
+        if self.message_seen:
+            return False
+        if not rest[0].isspace():
+            self.message_seen = True
+        return True
+
+
+@dataclass(slots=True)
 class TracebackJoiner:
     """Joins the lines of a traceback, chained ones included, into one record; leaves out empty lines.
 
-    A traceback is complete only when the line after it is seen: `flush` gives what is held.
+    Tracebacks of several ranks in one file may be interleaved: they are told apart by the prefix of their
+    lines. One is complete only when a line after it is seen: `flush` gives what is held, by its end.
     """
 
-    _lines: list[str] = field(default_factory=list)
+    _open: dict[str, _Traceback] = field(default_factory=dict)  # by prefix
+    _between: list[Record] = field(default_factory=list)  # lines of nobody, while one of these goes on
     _size: int = 0
-    _end: int = 0
-    _prefix: str = ""
-    _message_seen: bool = False
-    _is_group: bool = False  # an exception group's lines are framed by ``|`` and ``+``
 
     @property
     def is_holding(self) -> bool:
         """Whether part of a traceback is held."""
-        return bool(self._lines)
+        return bool(self._open)
 
     def feed(self, line: Record) -> list[Record]:
         """Records that this line completes."""
         start = _TRACEBACK.match(line.text)
-        if self._lines and self._belongs(line.text, start is not None):
-            self._hold(line)
-            return self.flush() if self._size > MAX_RECORD_BYTES else []
-        records = self.flush()
+        owner = next((t for t in self._open.values() if t.continues(line.text, start is not None)), None)
+        if owner is not None:
+            return self._hold(owner, line)
         if start is not None:
-            self._is_group = start["group"] is not None
-            self._prefix = "" if self._is_group else start["prefix"].rstrip()
-            self._hold(line)
-        elif line.text.strip():
-            records.append(line)
-        return records
+            prefix = "" if start["group"] is not None else start["prefix"].rstrip()
+            records = [] if prefix and all(self._open) else self.flush()
+            self._open[prefix] = _Traceback(prefix, is_group=start["group"] is not None)
+            return records + self._hold(self._open[prefix], line)
+        if all(self._open) and not all(t.message_seen for t in self._open.values()):
+            self._between += [line] if line.text.strip() else []
+            return self.flush() if len(self._between) > _MAX_BETWEEN else []
+        records = self.flush()
+        return [*records, line] if line.text.strip() else records
 
     def flush(self) -> list[Record]:
-        """What is held, as one record."""
-        if not self._lines:
-            return []
-        record = Record("\n".join(self._lines).rstrip()[:MAX_RECORD_BYTES], self._end)
-        self._lines, self._size, self._message_seen = [], 0, False
-        return [record]
+        """What is held, as one record for each traceback."""
+        found = [traceback.record(settles=False) for traceback in self._open.values()] + self._between
+        self._open, self._between, self._size = {}, [], 0
+        found.sort(key=lambda record: record.end_offset)
+        return [Record(r.text, r.end_offset, settles=r is found[-1]) for r in found]
 
-    def _hold(self, line: Record) -> None:
-        self._lines.append(line.text)
+    def _hold(self, owner: _Traceback, line: Record) -> list[Record]:
+        owner.hold(line)
         self._size += len(line.text) + 1
-        self._end = line.end_offset
-
-    def _belongs(self, text: str, starts: bool) -> bool:
-        """Whether a line continues the held traceback; notes when the exception's own line came."""
-        if self._is_group:
-            return text.lstrip().startswith(("|", "+"))
-        if not text.startswith(self._prefix) and text.strip():
-            return False
-        rest = text[len(self._prefix) :] if text.startswith(self._prefix) else ""
-        rest = rest.removeprefix(" ") if self._prefix else rest
-        if starts or rest.startswith(_CHAINS):
-            self._message_seen = False
-            return True
-        if not rest.strip():
-            return True
-        if self._message_seen:
-            return False
-        if not rest[0].isspace():
-            self._message_seen = True
-        return True
+        return self.flush() if self._size > MAX_RECORD_BYTES else []
 
 
 class LineByLine:

@@ -112,7 +112,7 @@ class NvidiaCollector:
         found: dict[str, Device] = {}
         known = {device.index for device in self._devices.values()}
         self._nameless = {}
-        self._driver = str(self._nvml.nvmlSystemGetDriverVersion())
+        self._driver = queries.text(self._nvml.nvmlSystemGetDriverVersion())
         for index in range(self._nvml.nvmlDeviceGetCount()):
             try:
                 device = queries.name_device(self._nvml, index)

@@ -157,6 +157,8 @@ def sweep(nvml: Any, device: Device, at_ns: int) -> Sweep:
                 return found
             if error.value not in NOT_AVAILABLE:
                 found.problems.append(f"{label}: {error}")
+        except (AttributeError, ValueError) as error:  # another pynvml; text that is none
+            found.problems.append(f"{label}: {error}")
     return found
 
 
@@ -250,7 +252,13 @@ def name_device(nvml: Any, index: int) -> Device:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     bus = nvml.nvmlDeviceGetPciInfo(handle)
     address = f"{bus.domain:04x}:{bus.bus:02x}:{bus.device:02x}.0"
-    return Device(index, nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle), address, handle)
+    uuid, name = text(nvml.nvmlDeviceGetUUID(handle)), text(nvml.nvmlDeviceGetName(handle))
+    return Device(index, uuid, name, address, handle)
+
+
+def text(value: str | bytes) -> str:
+    """A text of the library; `pynvml` before 11.5, which the predecessor's users may have, gives bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def answers(nvml: Any, device: Device) -> bool:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 import os
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from arobust_otel.collectors.procfs import PROC
+from arobust_otel.collectors.scrape import scrape
 from arobust_otel.errors import CapabilityError
 from arobust_otel.model import signals
 from arobust_otel.model.samples import Attributes, Point
@@ -26,7 +25,6 @@ from arobust_otel.plugins import Clock, Item, Node, RankProcess
 
 DEFAULT_PORT = 18889
 PORT_VARIABLES = ("arobust_XPU_TIMER_PORT", "AROBUST_XPU_TIMER_PORT", "XPU_TIMER_PORT")
-MAX_BYTES = 16 * 1024 * 1024
 UNSET = "NOT_SET"
 _MICROSECONDS, _GIGABIT, _TERA = 1e-6, 1e9 / 8, 1e12
 
@@ -213,10 +211,7 @@ class XpuTimerCollector:
         if not origin and port not in self._answered and not listens(port):
             return None
         try:
-            return fetch(f"http://{place}/metrics", self.timeout_seconds)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise ConnectionError(f"xpu_timer at {place} answers HTTP {error.code}") from None
+            return scrape(port, self.timeout_seconds)
         except ConnectionRefusedError:
             if port in self._answered:
                 raise ConnectionError(f"xpu_timer at {place} answered before and is gone") from None
@@ -254,22 +249,3 @@ def environ_of(proc: Path, pid: int) -> dict[str, str]:
         return {}
     pairs = (item.decode("utf-8", "replace").partition("=") for item in content.split(b"\0") if item)
     return {name: value for name, _, value in pairs}
-
-
-def fetch(url: str, timeout_seconds: float) -> str:
-    """GET a page of this machine, past any proxy.
-
-    Raises:
-        urllib.error.HTTPError: it answers with an error.
-        OSError: it does not answer in time; `ConnectionRefusedError` where nothing listens.
-    """
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=timeout_seconds) as answer:
-            content: bytes = answer.read(MAX_BYTES)
-    except urllib.error.HTTPError:
-        raise
-    except urllib.error.URLError as error:
-        reason = error.reason
-        raise reason if isinstance(reason, OSError) else OSError(str(reason)) from None
-    return content.decode("utf-8", "replace")

@@ -27,14 +27,16 @@ from arobust_otel.common.utils import Singleton, get_node_id, get_node_type
 from arobust_otel.controller import verdict
 from arobust_otel.controller.beating import Heartbeats
 from arobust_otel.controller.registry import Registry
-from arobust_otel.controller.rounds import Registered, say_cost
+from arobust_otel.controller.rounds import Registered, say_cost, say_left_alone
 from arobust_otel.model.heartbeat import CollectorReport
 
 STOP_SECONDS = 0.6  # for the threads together
 FLUSH_SECONDS, _LEAST_FLUSH_SECONDS = 0.9, 0.2  # since the stop: a line in doubt is a line sent twice
 _LOOK_SECONDS = 1.0
-_LOOKS_ALONE = 5  # a file that has just appeared is claimed at the next look
 _COST_AFTER_SECONDS = 3.0
+
+
+_agents: weakref.WeakSet[DiagnosisAgent] = weakref.WeakSet()
 
 
 class DiagnosisAgent(Singleton):
@@ -62,7 +64,7 @@ class DiagnosisAgent(Singleton):
         self._lock = threading.RLock()
         self._registry = Registry(node_rank)
         self._running = False
-        self._pid = 0
+        _agents.add(self)
         # The interpreter's end must not keep an agent that nobody uses any more.
         own = weakref.ref(self)
         self._stop_at_exit = lambda: stop_if_alive(own)
@@ -76,6 +78,7 @@ class DiagnosisAgent(Singleton):
 
     # --- what the predecessor offers ----------------------------------------------------------------------
 
+    @guard.contained("DiagnosisAgent.set_client")
     def set_client(self, client: Any) -> None:
         """What takes the data from now on, before or after collectors are registered, running or not."""
         with self._lock:
@@ -97,6 +100,7 @@ class DiagnosisAgent(Singleton):
             if self._running:
                 self._arrange()
 
+    @guard.contained("DiagnosisAgent.start")
     def start(self) -> None:
         """Begin to collect, the first samples now; the predecessor's four collectors are added once."""
         with self._lock:
@@ -107,16 +111,17 @@ class DiagnosisAgent(Singleton):
                 logger.warning("DiagnosisAgent has no client: nothing is sent; call set_client()")
             self._registry.add_defaults(self.training_log_file)
             self._neighbour = Neighbour(os.environ)
-            self._running, self._pid = True, os.getpid()
+            self._running = True
             atexit.register(self._stop_at_exit)
             self._beside = None
             self._started_mono = time.monotonic()
             self._arrange()
             self._watch.start()
 
+    @guard.contained("DiagnosisAgent.stop")
     def stop(self) -> None:
         """End within about a second: nothing is collected afterwards, and what was collected is sent off."""
-        if not self._running or os.getpid() != self._pid:  # what a forked child inherits is its parent's
+        if not self._running:
             return
         atexit.unregister(self._stop_at_exit)
         deadline = time.monotonic() + FLUSH_SECONDS
@@ -191,6 +196,14 @@ class DiagnosisAgent(Singleton):
         self.local_world_size = local_world_size or self.local_world_size
         self.update_config(training_log_file, errors, node_rank)
 
+    def begin_anew(self) -> None:
+        """In a forked child, which has no thread of it and no claim: `start` makes it an agent of its own."""
+        self._lock = threading.RLock()
+        self._running = False
+        self._heartbeats = Heartbeats(self._reports)
+        self._handed = {}
+        self._registry.begin_anew()
+
     # --- alone, or beside the node's agent ----------------------------------------------------------------
 
     def _look(self, ended: threading.Event) -> None:
@@ -201,7 +214,8 @@ class DiagnosisAgent(Singleton):
                 passed = time.monotonic() - self._started_mono
                 if not (self._told_cost or self._beside) and passed >= _COST_AFTER_SECONDS:
                     self._told_cost = True
-                    say_cost([entry for entry in self._registry.entries if entry.is_built_in])
+                    shares = self._client is None or is_master_client(self._client)
+                    say_cost([entry for entry in self._registry.entries if entry.is_built_in], shares)
 
     def _arrange(self) -> None:
         """Start what should run and end what should not; what has ended is handed over when it is settled."""
@@ -245,19 +259,8 @@ class DiagnosisAgent(Singleton):
             return False
         is_ours = self._neighbour.claim(entry.sources)
         if not is_ours and isinstance(entry.collector, LogCollector):
-            self._say_left_alone(entry)
+            say_left_alone(entry, self._neighbour)
         return is_ours
-
-    def _say_left_alone(self, entry: Registered) -> None:
-        """Claims are for all files of a collector: files beside those of another rank may have nobody."""
-        alone = [name for name in self._neighbour.unclaimed(entry.sources) if os.path.isfile(name)]
-        entry.looks_alone = entry.looks_alone + 1 if alone else 0
-        if entry.looks_alone == _LOOKS_ALONE:
-            logger.warning(
-                "nobody delivers %s: another rank of this node follows other files of the same collector; "
-                "give all ranks the same files, or each its own",
-                ", ".join(alone[:5]),
-            )
 
     def _prepare(self) -> None:
         """Claim, take up where others stopped, and say so: an agent that starts now sees it or is seen."""
@@ -287,3 +290,11 @@ def stop_if_alive(agent: weakref.ref[DiagnosisAgent]) -> None:
     found = agent()
     if found is not None:
         found.stop()
+
+
+def _begin_anew() -> None:
+    for agent in list(_agents):
+        guard.contained("DiagnosisAgent in a forked child")(agent.begin_anew)()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -11,6 +11,7 @@ from arobust_otel.agent.data_collector import (
     ResourceCollector,
     StackCollector,
 )
+from arobust_otel.agent.periodic import bounded
 from arobust_otel.controller.rounds import Registered
 
 # The predecessor's own collectors and how often it asked them, in seconds.
@@ -44,20 +45,25 @@ class Registry:
         """For all there are and will be."""
         self.node_rank = node_rank
         for entry in self.entries:
-            entry.collector.node_rank = node_rank
+            entry.set_node_rank(node_rank)
 
     def add(self, collector: Any, seconds: float) -> None:
         """One more; of one that is there already only the interval changes."""
         for entry in self.entries:
             if entry.given is collector:
-                entry.loop.seconds = max(0.05, float(seconds))
+                entry.loop.seconds = bounded(seconds)
                 entry.loop.wake()
                 return
         entry = Registered(collector, seconds)
-        entry.collector.node_rank = self.node_rank
+        entry.set_node_rank(self.node_rank)
         if self.client is not None:
             entry.set_client(self.client)
         self.entries.append(entry)
+
+    def begin_anew(self) -> None:
+        """In a forked child."""
+        for log in self._logs():
+            log.begin_anew()
 
     def add_defaults(self, training_log_file: str) -> None:
         """Once, and only what nobody has registered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from arobust_otel.agent.data_collector import (
 )
 from arobust_otel.agent.handing import logger
 from arobust_otel.agent.handover import real_names
-from arobust_otel.agent.neighbour import RESOURCES, XPU_TIMER
+from arobust_otel.agent.neighbour import RESOURCES, XPU_TIMER, Neighbour
 from arobust_otel.agent.periodic import Periodic
 from arobust_otel.model.heartbeat import CollectorReport
 
@@ -27,6 +28,7 @@ _OF_THE_NODE: dict[type, tuple[str, ...]] = {
     MetricCollector: (XPU_TIMER,),
     ResourceCollector: (RESOURCES,),
 }
+_LOOKS_ALONE = 5  # a file that has just appeared is claimed at the next look
 _SOON_SECONDS = 0.2  # a log that is behind, or whose last batch is on its way
 
 
@@ -84,9 +86,17 @@ class Registered:
         return not (isinstance(self.collector, LogCollector) and self.collector.is_sending)
 
     def set_client(self, client: Any) -> None:
-        """Tell the collector its client, where it wants to know."""
-        if callable(getattr(self.collector, "set_client", None)):
-            self.collector.set_client(client)
+        """Tell the collector its client, where it wants to know; what it raises is an error in the log."""
+        if not callable(getattr(self.collector, "set_client", None)):
+            return
+        _, error = guard.attempt(f"collector {self.name}", lambda: self.collector.set_client(client))
+        if error is not None:
+            logger.error("collector %s took no client: %s: %s", self.name, type(error).__name__, error)
+
+    def set_node_rank(self, node_rank: int) -> None:
+        """Tell one of our kind the rank of the node."""
+        if isinstance(self.collector, DataCollector):
+            self.collector.set_node_rank(node_rank)
 
     def report(self) -> CollectorReport:
         """For the heartbeat."""
@@ -114,7 +124,7 @@ class Registered:
                 logger.error("collector %s failed: %s: %s", self.name, type(error).__name__, error)
 
     def _once(self, ended: threading.Event) -> None:
-        if ended.is_set() or not self.collector.is_enabled():
+        if ended.is_set() or not self._is_enabled():
             return
         data = self.collector.collect_data()
         if ended.is_set() or data is None:
@@ -123,14 +133,41 @@ class Registered:
             return
         self.collector.store_data(data)
 
+    def _is_enabled(self) -> bool:
+        return bool(self.collector.is_enabled()) if hasattr(self.collector, "is_enabled") else True
 
-def say_cost(registered: Sequence[Registered]) -> None:
-    """What it costs to collect inside the training process, by the rounds that have been."""
+
+def say_left_alone(entry: Registered, neighbour: Neighbour) -> None:
+    """Claims are for all files of a collector: files beside those of another rank may have nobody."""
+    alone = [name for name in neighbour.unclaimed(entry.sources) if os.path.isfile(name)]
+    entry.looks_alone = entry.looks_alone + 1 if alone else 0
+    if entry.looks_alone == _LOOKS_ALONE:
+        logger.warning(
+            "nobody delivers %s: another rank of this node follows other files of the same collector; "
+            "give all ranks the same files, or each its own",
+            ", ".join(alone[:5]),
+        )
+
+
+def say_cost(registered: Sequence[Registered], shares: bool) -> None:
+    """What it costs to collect inside the training process, by the rounds that have been.
+
+    Args:
+        registered: the collectors that the node's agent could be instead.
+        shares: whether that agent would do: whoever brings a client of his own gets everything here.
+    """
+    why, remedy = (
+        "no agent works for this job on this node",
+        "start it under opentelemetry-instrument, or run `arobust agent`",
+    )
+    if not shares:
+        why, remedy = "the client is not MasterClient", "the node's agent reports to a master only"
     logger.warning(
-        "no agent works for this job on this node, so %d collectors run as threads of this process: %d "
-        "rounds took %.0f ms of processor time, during which training may wait for the interpreter; start it "
-        "under opentelemetry-instrument, or run `arobust agent`",
+        "%s, so %d collectors run as threads of this process: %d rounds took %.0f ms of processor time, "
+        "during which training may wait for the interpreter; %s",
+        why,
         len(registered),
         sum(entry.rounds for entry in registered),
         sum(entry.cpu_seconds for entry in registered) * 1000,
+        remedy,
     )

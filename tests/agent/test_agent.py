@@ -230,6 +230,25 @@ def test_a_collector_that_fails_hides_no_other_and_is_named(world: World, master
     assert len(plugs()) == 1
 
 
+def test_the_last_words_of_a_job_need_no_line_end(world: World, master: MasterDouble, tmp_path: Path) -> None:
+    """A killed rank leaves half a line; an agent that is only stopped leaves it to the next one."""
+    log = tmp_path / "train.log"
+    log.write_text("step 1\nstep")
+    rank = world.rank(0)
+    stopped = start(world, master.url, "--log-file", str(log))
+    assert master.wait_for(lambda: "step 1" in master.bodies(), 40)
+    stopped.terminate()
+    assert finished(stopped)[0] == 0
+    with log.open("a") as file:
+        file.write(" 2\nRuntimeError: CUDA error: out of mem")
+    agent = start(world, master.url, "--log-file", str(log))
+    assert master.wait_for(lambda: "step 2" in master.bodies(), 40)
+    world.end(rank)
+    assert finished(agent)[0] == 0
+    lines = [text for text in master.bodies() if text.startswith(("step", "RuntimeError"))]
+    assert lines == ["step 1", "step 2", "RuntimeError: CUDA error: out of mem"]
+
+
 def test_the_agent_ends_in_time_without_a_master(world: World) -> None:
     world.rank(0)
     agent = start(world, f"http://127.0.0.1:{free_port()}")

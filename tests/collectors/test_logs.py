@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,18 @@ def test_a_glob_finds_files_that_come_later(tmp_path, agent) -> None:
     assert follower.lines() == ["from b"]
 
 
+def test_a_name_that_looks_like_a_pattern_is_a_name_where_it_exists(tmp_path, agent) -> None:
+    """As parameter sweeps call their folders."""
+    folder = tmp_path / "lr=[0.1,0.2]"
+    folder.mkdir()
+    (tmp_path / "lr=0").mkdir()
+    append(tmp_path / "lr=0" / "train.log", "of another run\n")
+    followers = [agent(folder / name) for name in ("train.log", "*.log")]
+    assert [follower.lines() for follower in followers] == [[], []]
+    append(folder / "train.log", "step 1\n")
+    assert [follower.lines() for follower in followers] == [["step 1"], ["step 1"]]
+
+
 def test_rotation_by_rename_loses_and_repeats_nothing(tmp_path, agent) -> None:
     log = tmp_path / "train.log"
     append(log, "1\n")
@@ -113,6 +127,104 @@ def test_rotation_by_copy_and_truncate_starts_again(tmp_path, agent) -> None:
     assert follower.lines() == ["x"]
 
 
+def compress(path: Path) -> None:
+    with path.open("rb") as plain, gzip.open(f"{path}.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
+    os.utime(f"{path}.gz", ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))  # as the program does
+    path.unlink()
+
+
+def rotate(log: Path, packed_from: int = 9) -> None:
+    """As logrotate does: the newest one is .1; from a number on they are compressed."""
+    for number in range(8, 0, -1):
+        for suffix in ("", ".gz"):
+            old = log.with_name(f"{log.name}.{number}{suffix}")
+            if old.exists():
+                old.rename(log.with_name(f"{log.name}.{number + 1}{suffix}"))
+    log.rename(f"{log}.1")
+    for number in range(packed_from, 10):
+        if (old := log.with_name(f"{log.name}.{number}")).exists():
+            compress(old)
+
+
+LONG = "".join(
+    f"{number} of the first file\n" for number in range(20)
+)  # long enough to be known by its bytes
+
+
+@pytest.mark.parametrize("packed_from", [9, 3, 2, 1])
+def test_files_that_were_rotated_away_between_two_looks_are_read(tmp_path, agent, packed_from) -> None:
+    log = tmp_path / "train.log"
+    append(log, "long ago\n")
+    rotate(log, packed_from)
+    append(log, LONG)
+    follower = agent(log)
+    assert follower.lines() == LONG.splitlines()
+    append(log, "last of the first\n")
+    for text in ("second\n", "third\n"):
+        rotate(log, packed_from)
+        append(log, text)
+    rotate(log, packed_from)
+    append(log, "fourth\n")
+    assert follower.lines() == ["last of the first", "second", "third", "fourth"]
+    append(log, "and on\n")
+    assert follower.lines() == ["and on"]
+
+
+def test_what_was_not_read_before_a_copy_and_truncation_is_read_from_the_copy(tmp_path, agent) -> None:
+    log = tmp_path / "train.log"
+    append(log, LONG)
+    follower = agent(log)
+    assert follower.lines() == LONG.splitlines()
+    append(log, "not read yet\nhalf a")
+    shutil.copy(log, f"{log}.1")
+    os.truncate(log, 0)
+    append(log, "anew\n")
+    assert follower.lines() == ["not read yet", "half a", "anew"]
+    append(log, "and on\n")
+    assert follower.lines() == ["and on"]
+
+
+@pytest.mark.parametrize("way", ["compressed", "copied", "copied and compressed", "twice"])
+def test_what_was_rotated_while_no_agent_ran_is_found(tmp_path, agent, way) -> None:
+    log, state = tmp_path / "train.log", tmp_path / "logs.json"
+    append(log, LONG)
+    first = agent(log, state_file=state)
+    first.lines()
+    close(first.collector)
+    append(log, "meanwhile\n")
+    if way.startswith("copied"):
+        shutil.copy(log, f"{log}.1")
+        os.truncate(log, 0)
+    else:
+        rotate(log)
+    if way == "twice":
+        append(log, "between\n")
+        rotate(log)
+    if way.endswith("compressed"):
+        compress(Path(f"{log}.1"))
+    append(log, "now\n")
+    assert agent(log, state_file=state).lines() == ["meanwhile", *["between"] * (way == "twice"), "now"]
+
+
+def test_files_that_are_no_backups_of_the_log_are_not_read(tmp_path, agent) -> None:
+    """Others of a similar name, a copy that somebody made, one that is being compressed, a damaged one."""
+    log = tmp_path / "train.log"
+    append(log, LONG)
+    follower = agent(log)
+    follower.lines()
+    log.rename(f"{log}.1")
+    for name in ("train.log.lock", "train.log-errors", "train.log.1.bak", "train.log2", "xtrain.log.1"):
+        append(tmp_path / name, "no line of this log\n")
+    shutil.copy(f"{log}.1", f"{log}.7")
+    append(Path(f"{log}.2"), "missed\n")
+    with gzip.open(f"{log}.2.gz", "wb") as half:
+        half.write(b"missed\n")
+    append(Path(f"{log}.3.gz"), b"\x1f\x8b no gzip")
+    append(log, "new\n")
+    assert follower.lines() == ["missed", "new"]
+
+
 def test_a_truncated_file_that_is_longer_already_is_known_by_its_first_bytes(tmp_path, agent) -> None:
     log = tmp_path / "train.log"
     append(log, "first 1\n")
@@ -132,6 +244,36 @@ def test_a_traceback_is_one_record_even_where_the_next_line_is_late(tmp_path, ag
     assert follower.lines(0.5) == []
     assert follower.lines(0.5) == []
     assert follower.lines(0.6) == ["Traceback (most recent call last):\n  File 'a', line 1\nValueError: bad"]
+
+
+def test_an_agent_that_is_killed_amid_interleaved_tracebacks_loses_no_line_of_them(tmp_path, agent) -> None:
+    log, state = tmp_path / "train.log", tmp_path / "logs.json"
+    head = "Traceback (most recent call last):"
+    append(log, f"[rank1]: {head}\n[rank2]: {head}\n[rank1]: ValueError: a\n[rank2]: ValueError: b\nnext\n")
+    first = agent(log, state_file=state)
+    first.lines(acknowledge=False)
+    records = [
+        f"[rank{rank}]: {head}\n[rank{rank}]: ValueError: {name}" for rank, name in ((1, "a"), (2, "b"))
+    ]
+    assert [line.body for line in first.last] == [*records, "next"]
+    first.collector.acknowledge(str(log), first.last[0].end_offset)  # rank 1's; rank 2's began before its end
+    close(first.collector)
+    second = agent(log, state_file=state)
+    assert second.lines() == [*records, "next"]
+    close(second.collector)
+    assert agent(log, state_file=state).lines() == []
+
+
+def test_at_the_end_of_a_job_what_is_unfinished_is_given(tmp_path, agent) -> None:
+    log, state = tmp_path / "train.log", tmp_path / "logs.json"
+    append(log, "Traceback (most recent call last):\n  File 'a', line 1\nValueError: b")
+    first = agent(log, state_file=state)
+    assert first.lines(0.1) == []
+    first.collector.finish()
+    assert first.lines(0.1) == ["Traceback (most recent call last):\n  File 'a', line 1\nValueError: b"]
+    assert first.lines(0.1) == []
+    close(first.collector)
+    assert agent(log, state_file=state).lines() == []
 
 
 def test_bytes_that_are_no_text_are_replaced_and_long_lines_cut(tmp_path, agent) -> None:

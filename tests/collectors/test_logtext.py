@@ -53,6 +53,40 @@ def test_the_line_of_another_rank_ends_a_traceback_with_a_prefix() -> None:
     assert joined(lines) == ["\n".join(TORCH.splitlines()[:2]), "[rank3]: hello", "world"]
 
 
+def of_rank(rank: int, prefix: str = "[rank{}]: ") -> list[str]:
+    return [prefix.format(rank) + line for line in PLAIN.replace("shard", f"shard {rank}").splitlines()]
+
+
+@pytest.mark.parametrize("prefix", ["[rank{}]: ", "[default{}]:", "{}: "])
+def test_tracebacks_of_several_ranks_may_be_interleaved(prefix: str) -> None:
+    """All of them fail at once, and write to one stream."""
+    ranks = [of_rank(rank, prefix) for rank in (1, 10, 2)]
+    mixed = [line for lines in zip(*ranks, strict=True) for line in lines]
+    mixed.insert(5, "a line of nobody")
+    assert joined(["before", *mixed, "after"]) == [
+        "before", "a line of nobody", *("\n".join(lines) for lines in ranks), "after",
+    ]  # fmt: skip
+
+
+def test_what_is_interleaved_settles_with_its_last_record() -> None:
+    """Until then lines before it may belong to a record that is on its way."""
+    first, second = of_rank(1), of_rank(2)
+    mixed = [*first[:2], *second, *first[2:]]
+    joiner = TracebackJoiner()
+    for number, line in enumerate(mixed):
+        assert joiner.feed(Record(line, number + 1)) == []
+    assert joiner.flush() == [
+        Record("\n".join(second), 6, settles=False), Record("\n".join(first), 8, settles=True),
+    ]  # fmt: skip
+
+
+def test_a_traceback_that_never_ends_holds_no_lines_of_others_back_for_long() -> None:
+    joiner = TracebackJoiner()
+    lines = [*of_rank(1)[:2], *(f"step {number}" for number in range(1000))]
+    given = [record.text for n, line in enumerate(lines) for record in joiner.feed(Record(line, n + 1))]
+    assert given == ["\n".join(lines[:2]), *lines[2:]]
+
+
 def test_empty_lines_are_left_out() -> None:
     assert joined(["a", "", "  ", "b"]) == ["a", "b"]
 

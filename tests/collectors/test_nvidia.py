@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pynvml
 import pytest
 
 from arobust_otel.agent.sampler import Sampler
@@ -157,6 +158,25 @@ def test_not_available_is_no_point_zero_is_zero_and_a_failure_is_a_sentence(
     control.unset("1.power.error")
     assert value(look(), signals.HW_POWER, SECOND_DEVICE) == [pytest.approx(645.123)]
     assert look.error is None
+
+
+@needs_gcc
+def test_an_older_pynvml_gives_bytes_and_a_newer_one_may_lack_a_function(
+    control: Control, look: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pynvml` 11.0 to 11.4, which the predecessor asked for, hide the one that we ask for."""
+    for name in ("nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlSystemGetDriverVersion"):
+        ask = getattr(pynvml, name)
+        monkeypatch.setattr(pynvml, name, lambda *handle, ask=ask: ask(*handle).encode())
+    monkeypatch.delattr(pynvml, "nvmlDeviceGetPowerUsage")
+    items = look()
+    info = next(item for item in items if item.name == signals.ACCELERATOR_INFO)
+    assert info.attributes[signals.HW_ID] == FIRST
+    assert info.attributes[signals.HW_NAME] == "NVIDIA H100 80GB HBM3"
+    assert info.attributes[signals.HW_DRIVER_VERSION] == "550.54.15"
+    assert value(items, signals.HW_POWER) == []
+    assert value(items, signals.PCIE_WIDTH, SECOND_DEVICE) == [16]
+    assert "power: module 'pynvml' has no attribute" in str(look.error)
 
 
 @needs_gcc

@@ -111,6 +111,10 @@ def test_a_log_is_claimed_whatever_it_is_called(folder: Path, tmp_path: Path) ->
     assert first.claim(handover.real_names([str(path)]))
     for name in ("current", "logs/train.log", "*.log", "logs/*.log"):
         assert not second.claim(handover.real_names([str(tmp_path / name)])), name
+    odd = tmp_path / "lr=[0.1]" / "train.log"
+    odd.parent.mkdir()
+    odd.touch()
+    assert handover.resolve(str(odd)) == [str(odd)]
     first.release()
     pattern = [str(tmp_path / "logs" / "*.log")]
     assert second.claim(handover.real_names(pattern))

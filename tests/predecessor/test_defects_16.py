@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import json
 import math
@@ -73,6 +74,18 @@ def test_defect_16_a_rotated_or_truncated_log_is_read_from_its_beginning(log: Pa
     assert drain(collector, client) == "last of the old\nfirst of the new\n"
     log.write_text("cut and written anew\n" + "x" * 500 + "\n")  # the same file, longer than before
     assert drain(collector, client) == "cut and written anew\n" + "x" * 500 + "\n"
+
+
+def test_defect_16_backups_are_read_compressed_or_not(log: Path) -> None:
+    """Two rotations between two calls: nobody had the second file open."""
+    collector, client = LogCollector(str(log)), UserClient()
+    log.write_text("one\n" * 20)
+    assert drain(collector, client) == "one\n" * 20
+    log.rename(log.with_suffix(".log.2"))
+    with gzip.open(log.with_suffix(".log.1.gz"), "wb") as packed:
+        packed.write("损失 0.5\n".encode())
+    log.write_text("three\n")
+    assert drain(collector, client) == "损失 0.5\nthree\n"
 
 
 def test_defect_17_a_large_log_is_read_in_parts_and_no_line_is_dropped(log: Path) -> None:

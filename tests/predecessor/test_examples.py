@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from arobust_otel import MasterClient
 from arobust_otel.journal import Kind
 from arobust_otel.model import signals
 from tests.agent.server import REQUESTS
 from tests.master.running import Master, journal_of, settings_for
+from tests.predecessor.support import XPU_TEXT, serving
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "predecessor"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -91,9 +94,15 @@ def test_usage(master: Master, tmp_path: Path, protocol: str) -> None:
     """Client, agent, four collectors, five seconds, stop: it could not pass before (defect 9)."""
     log = tmp_path / "train.log"
     log.write_text("step 1 loss 2.5\nWARNING: slow\n")
-    output = run(
-        "usage", str(log), address(master, protocol), AROBUST_HEARTBEAT_URL=master.url, AROBUST_JOB_ID="old"
-    )
+    with serving(lambda: (200, XPU_TEXT)) as port:
+        output = run(
+            "usage",
+            str(log),
+            address(master, protocol),
+            AROBUST_HEARTBEAT_URL=master.url,
+            AROBUST_JOB_ID="old",
+            arobust_XPU_TIMER_PORT=str(port),
+        )
     assert "'dropped': 0" in output
     found = Found(tmp_path / "data")
     lines = [
@@ -102,12 +111,34 @@ def test_usage(master: Master, tmp_path: Path, protocol: str) -> None:
     assert lines == [("step 1 loss 2.5", 9), ("WARNING: slow", 13)]
     assert found.values(signals.HOST_MEMORY_USAGE)[0] > 0
     assert {m.unit for m in found.metrics if m.name == signals.HOST_MEMORY_USAGE} == {"By"}
+    assert sorted(found.values(signals.XPU_HANG)) == [0, 1]
+    assert found.values(signals.XPU_COLLECTIVE_P99) == [pytest.approx(772e-6)]
+    assert {m.unit for m in found.metrics if m.name == signals.XPU_COLLECTIVE_P99} == {"s"}
     stacks = [span for span in found.spans if span.name == signals.STACK_CAPTURE]
     texts = [item.value.string_value for span in stacks for event in span.events for item in event.attributes]
     assert any("usage.py" in text for text in texts)
     dumps = [record for record in found.logs if record.event_name == signals.STACK_DUMP]
     assert "usage.py" in dumps[0].body.string_value
     assert len(found.heartbeats) >= 2  # the first and the last
+
+
+def test_dlrovers_json_is_found_as_signals(master: Master, tmp_path: Path) -> None:
+    """As its agents write it: types by name, seconds, keys that are not ours."""
+    common = {"timestamp": 1_800_000_000, "node_id": 3, "node_type": "worker", "node_rank": 2}
+    texts = {"TRAINING_LOG": "RuntimeError: 损失\nstep 2", "XPU_TIMER_METRIC": XPU_TEXT}
+    client = MasterClient(address(master, "grpc"))
+    for kind, text in texts.items():
+        foreign = {"data_type": kind, "data_content": text, **common, "is_final_result": False}
+        client.report_diagnosis_agent_metrics(json.dumps(foreign))
+    assert client.flush(20.0)
+    assert client.stats()["dropped"] == 0
+    client.close()
+    found = Found(tmp_path / "data")
+    assert {record.body.string_value for record in found.logs} == {"RuntimeError: 损失", "step 2"}
+    assert {record.time_unix_nano or record.observed_time_unix_nano for record in found.logs} == {
+        1_800_000_000 * 10**9
+    }
+    assert sorted(found.values(signals.XPU_HANG)) == [0, 1]
 
 
 def test_own_collector(master: Master, tmp_path: Path) -> None:

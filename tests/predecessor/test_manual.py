@@ -16,6 +16,7 @@ import pytest
 
 from arobust_otel import ClientSettings, MasterClient
 from tests.agent.server import running
+from tests.predecessor.test_api import NAMES, SIGNATURES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "master-client.md").read_text(encoding="utf-8")
@@ -80,6 +81,13 @@ def test_signatures_of_the_manual_are_those_of_the_code(path: str, signature: st
         nested = f"{found.__name__}.{part}" if inspect.ismodule(found) else ""
         found = getattr(found, part, None) or importlib.import_module(nested)
     assert signature_of(found, path.rpartition(".")[2]) == signature
+
+
+def test_every_name_of_the_predecessor_is_in_the_part_about_coming_from_it() -> None:
+    part = TEXT[TEXT.index("## Coming from") :]
+    names = {name for module in NAMES.values() for name in module.split()}
+    methods = {path.rpartition(".")[2] for path in SIGNATURES if "." in path.rpartition(":")[2]}
+    assert sorted(name for name in names | methods if not re.search(rf"\b{name}\b", part)) == []
 
 
 def test_every_argument_and_setting_is_described_with_its_default() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -19,13 +19,14 @@ from arobust_otel.common.diagnosis_data import ResourceStats, WorkerTrainingMetr
 class DataCollector(ABC):
     """One source of data. A subclass needs `collect_data` and `is_enabled`, nothing more.
 
-    `data_type` says what texts of this collector are; `node_rank` is what `DiagnosisAgent` was told.
+    `data_type` says what its texts are. A user's subclass may have a `_client`, a `node_rank` or
+    an `__init__` of its own, and may be a frozen dataclass: what is kept here does not meet them.
     """
 
     data_type: ClassVar[DiagnosisDataType | None] = None
-    node_rank: int | None = None
-    _client: Any = None
-    _told: bool = False
+    __client: Any = None
+    __node_rank: int | None = None
+    __told: bool = False
 
     @abstractmethod
     def collect_data(self) -> object:
@@ -37,27 +38,36 @@ class DataCollector(ABC):
 
     def set_client(self, client: Any) -> None:
         """What takes the data from now on: anything with ``report_diagnosis_agent_metrics(metric)``."""
-        self._client = client
+        object.__setattr__(self, "_DataCollector__client", client)
+
+    def set_node_rank(self, node_rank: int) -> None:
+        """The rank of the node that metrics name from now on; negative: what the environment says."""
+        object.__setattr__(self, "_DataCollector__node_rank", node_rank)
 
     def store_data(self, data: object) -> None:
         """Hand data over; an empty value is passed over, and without a client a warning is said."""
         if data is None or data == "" or (isinstance(data, (dict, list, tuple)) and not data):
             return
-        metric, error = guard.attempt(
-            type(self).__name__, lambda: metric_of(type(self).__name__, data, self.data_type, self.node_rank)
-        )
+        name = type(self).__name__
+        metric, error = guard.attempt(name, lambda: metric_of(name, data, self.data_type, self.__node_rank))
         if metric is None:
-            logger.warning("%s gave something that cannot be sent: %s", type(self).__name__, error)
+            logger.warning("%s gave something that cannot be sent: %s", name, error)
             return
         self._hand(metric)
 
+    def _metric(
+        self, data_type: DiagnosisDataType, content: str, items: Sequence[Any] | None = None
+    ) -> WorkerTrainingMetric:
+        """A metric of this node, now; `items` is what the text stands for, exactly, where that is known."""
+        return worker_metric(data_type, content, items, self.__node_rank)
+
     def _hand(self, metric: WorkerTrainingMetric, outcome: Outcome | None = None) -> None:
         """Give a metric to the client there is; without one it has failed."""
-        if self._client is not None:
-            hand_over(self._client, metric, outcome)
+        if self.__client is not None:
+            hand_over(self.__client, metric, outcome)
             return
-        if not self._told:
-            self._told = True
+        if not self.__told:
+            object.__setattr__(self, "_DataCollector__told", True)
             logger.warning("%s has no client: nothing is sent; call set_client()", type(self).__name__)
         if outcome is not None:
             outcome.failed()
@@ -80,6 +90,8 @@ def metric_of(
     """
     if isinstance(data, WorkerTrainingMetric):
         return data
+    if not isinstance(data_type, DiagnosisDataType):  # a user's attribute of that name may mean anything
+        data_type = None
     if isinstance(data, ResourceStats):
         content = json.dumps(asdict(data))
         return worker_metric(DiagnosisDataType.RESOURCE_STATS, content, None, node_rank)

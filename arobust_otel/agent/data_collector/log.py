@@ -6,7 +6,6 @@ caller of `collect_data` and `store_data` may rely on: a line is delivered once 
 
 from __future__ import annotations
 
-import glob
 import os
 import threading
 import time
@@ -17,9 +16,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from arobust_otel.agent.data_collector.base import DataCollector
-from arobust_otel.agent.handing import Outcome, logger, process_attributes, worker_metric
+from arobust_otel.agent.handing import Outcome, logger, process_attributes
 from arobust_otel.agent.worker_metrics import log_items
-from arobust_otel.collectors.logs import LogsCollector
+from arobust_otel.collectors.logs import LogsCollector, files_of
 from arobust_otel.collectors.logtail import Position
 from arobust_otel.collectors.logtext import Record
 from arobust_otel.common.constants import DiagnosisDataType
@@ -82,7 +81,7 @@ class LogCollector(DataCollector):
 
     def is_enabled(self) -> bool:
         """Whether one of the files exists."""
-        return any(os.path.exists(path) or glob.glob(path) for path in self._paths)
+        return any(os.path.exists(name) for path in self._paths for name in files_of(path))
 
     @property
     def has_more(self) -> bool:
@@ -119,7 +118,7 @@ class LogCollector(DataCollector):
             if batch is not None:
                 batch.state = SENDING
         items = None if batch is None else _items(batch.lines)
-        metric = worker_metric(DiagnosisDataType.TRAINING_LOG, text, items, self.node_rank)
+        metric = self._metric(DiagnosisDataType.TRAINING_LOG, text, items)
         self._hand(metric, Outcome(*self._ends(batch)) if batch is not None else None)
 
     def follow_from(self, positions: Mapping[str, Position]) -> None:
@@ -141,6 +140,11 @@ class LogCollector(DataCollector):
             self._read.clear()
             self._batch = None
             self._logs = self._open()
+
+    def begin_anew(self) -> None:
+        """In a forked child: locks, threads and what is on its way are the parent's."""
+        self._lock = threading.RLock()
+        self.forget()
 
     @property
     def is_sending(self) -> bool:

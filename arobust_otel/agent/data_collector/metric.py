@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from arobust_otel.agent.data_collector.base import DataCollector
-from arobust_otel.agent.handing import logger, worker_metric
+from arobust_otel.agent.handing import logger
+from arobust_otel.collectors.scrape import scrape
 from arobust_otel.common.constants import DiagnosisDataType, EnvConfigKey
 from arobust_otel.common.utils import get_env, is_port_in_use
 
@@ -31,7 +32,7 @@ class MetricCollector(DataCollector):
         if endpoint is None:
             return False
         try:
-            return is_port_in_use(endpoint.rpartition(":")[2].partition("/")[0])
+            return is_port_in_use(_port_of(endpoint))
         except ValueError as error:
             self._note(f"{EnvConfigKey.XPU_TIMER_PORT}: {error}")
             return False
@@ -41,19 +42,13 @@ class MetricCollector(DataCollector):
 
         An empty text: no figure where `last_error` is empty, else the figures could not be had.
         """
-        import requests  # not before it is needed: training processes load this module
-
         endpoint = self.endpoint
         if endpoint is None:
             self._note(f"{EnvConfigKey.XPU_TIMER_PORT} is not set")
             return ""
         try:
-            with requests.Session() as session:
-                session.trust_env = False  # no proxy leads to this machine
-                answer = session.get(endpoint, timeout=_CALL_SECONDS, allow_redirects=False)
-                answer.raise_for_status()
-                text = answer.text
-        except (requests.RequestException, ValueError) as error:
+            text = scrape(_port_of(endpoint), _CALL_SECONDS)
+        except (OSError, OverflowError, ValueError) as error:
             self._note(f"{endpoint}: {error}")
             return ""
         self._note("")
@@ -63,10 +58,14 @@ class MetricCollector(DataCollector):
         """Report a text of xpu_timer; its figures become metrics on the way."""
         if self._refuses(data, str) or not data:
             return
-        self._hand(worker_metric(DiagnosisDataType.XPU_TIMER_METRIC, str(data), None, self.node_rank))
+        self._hand(self._metric(DiagnosisDataType.XPU_TIMER_METRIC, str(data)))
 
     def _note(self, error: str) -> None:
         """Say an error once, until it changes."""
         if error and error != self.last_error:
             logger.warning("figures of xpu_timer cannot be had: %s", error)
         self.last_error = error
+
+
+def _port_of(endpoint: str) -> int:
+    return int(endpoint.rpartition(":")[2].partition("/")[0])

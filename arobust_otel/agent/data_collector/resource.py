@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arobust_otel.agent.data_collector.base import DataCollector
-from arobust_otel.agent.monitor.resource import ResourceMonitor, metric_of_reading
+from arobust_otel.agent.monitor.resource import ResourceMonitor, content_of
 from arobust_otel.common.constants import DiagnosisDataType
 from arobust_otel.common.diagnosis_data import ResourceStats
 
@@ -28,4 +28,4 @@ class ResourceCollector(DataCollector):
         """Report a reading."""
         if data is None or self._refuses(data, ResourceStats) or not isinstance(data, ResourceStats):
             return
-        self._hand(metric_of_reading(data, self.node_rank))
+        self._hand(self._metric(DiagnosisDataType.RESOURCE_STATS, *content_of(data)))

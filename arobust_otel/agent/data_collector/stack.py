@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from arobust_otel.agent.data_collector.base import DataCollector
-from arobust_otel.agent.handing import logger, process_attributes, worker_metric
+from arobust_otel.agent.handing import logger, process_attributes
 from arobust_otel.collectors import pyspy
 from arobust_otel.common.constants import DiagnosisDataType
 from arobust_otel.errors import CapabilityError, CaptureError
@@ -64,7 +64,7 @@ class StackCollector(DataCollector):
         text = render(data)
         captures, self._captures = self._captures, ()
         items = captures if len(captures) and sum(len(c.threads) for c in captures) == len(data) else None
-        self._hand(worker_metric(DiagnosisDataType.STACK_TRACE, text, items, self.node_rank))
+        self._hand(self._metric(DiagnosisDataType.STACK_TRACE, text, items))
 
     def is_worth_reporting(self) -> bool:
         """The first stacks, and those of a process whose main thread stands where it stood last time.

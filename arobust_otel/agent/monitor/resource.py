@@ -84,12 +84,17 @@ def get_used_memory() -> int:
     return int((memory.total - memory.available) // MEBIBYTE)
 
 
-def metric_of_reading(stats: ResourceStats, node_rank: int | None = None) -> WorkerTrainingMetric:
-    """A reading as a metric: its JSON for any client, and the points of the dictionary for ours."""
+def metric_of_reading(stats: ResourceStats) -> WorkerTrainingMetric:
+    """A reading as a metric of this node: its JSON for any client, and our dictionary's points for ours."""
+    return worker_metric(DiagnosisDataType.RESOURCE_STATS, *content_of(stats))
+
+
+def content_of(stats: ResourceStats) -> tuple[str, list[Point]]:
+    """A reading as JSON, in which what is unknown is null, and as points of the dictionary."""
     values = asdict(stats)
     for gpu in values["gpu_stats"]:
         gpu.update({k: None for k, v in gpu.items() if isinstance(v, float) and not math.isfinite(v)})
-    return worker_metric(DiagnosisDataType.RESOURCE_STATS, json.dumps(values), points_of(values), node_rank)
+    return json.dumps(values), points_of(values)
 
 
 def points_of(values: dict[str, Any]) -> list[Point]:

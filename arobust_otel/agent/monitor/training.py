@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -21,6 +22,7 @@ from arobust_otel.common.utils import get_env, get_node_rank
 from arobust_otel.model import signals
 
 _STOP_SECONDS = 1.0
+_unwritten: dict[str, int | None] = {}  # files that could not be written, and why
 
 
 def write_training_metrics(
@@ -28,20 +30,33 @@ def write_training_metrics(
 ) -> None:
     """Write down the newest step, as a whole: a reader sees the old file or the new one.
 
+    A disk that is full, or a folder that cannot be written, is a warning: training goes on.
+
     Args:
         metrics_path: where `TrainingMonitor` reads it; its folder is made.
         step: steps finished.
         timestamp: seconds since the epoch; now by default.
     """
-    target = Path(metrics_path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     values = {"step": int(step), "timestamp": time.time() if timestamp is None else timestamp}
+    try:
+        _replace(Path(metrics_path), json.dumps(values))
+    except OSError as error:
+        if _unwritten.get(os.fspath(metrics_path)) != error.errno:  # once, not at every step
+            logger.warning("step %d is not written down: %s", step, error)
+        _unwritten[os.fspath(metrics_path)] = error.errno
+    else:
+        _unwritten.pop(os.fspath(metrics_path), None)
+
+
+def _replace(target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.new")
     try:
-        scratch.write_text(json.dumps(values), encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8")
         scratch.replace(target)
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 class TrainingMonitor:
