@@ -23,6 +23,8 @@ REFUSED = "refused"  # reasons of drops, beside those of `otlp.ages`
 FAILED = "failed"
 REJECTED = "rejected"
 EXPIRED = "expired"
+DAMAGED = "damaged"
+UNREADABLE = "unreadable"
 
 
 class Stopped(Exception):
