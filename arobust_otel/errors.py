@@ -19,6 +19,8 @@ Nothing else lives here; modules raise these and `guard` contains them.
 
 from __future__ import annotations
 
+from arobust_otel.redaction import shown
+
 
 class ArobustError(Exception):
     """Root of the tree: catching it catches everything this project raises on purpose."""
@@ -34,10 +36,10 @@ class ConfigurationError(ArobustError):
     """
 
     def __init__(self, key: str, value: object, expected: str) -> None:
-        """Keep the three parts, so that a command can print them in its own form."""
-        super().__init__(f"{key} = {value!r} is not valid: {expected}")
+        """Keep the three parts, so that a command can print them in its own form; of the value no secret."""
         self.key = key
-        self.value = value
+        self.value = shown(key, value)
+        super().__init__(f"{key} = {self.value!r} is not valid: {expected}")
         self.expected = expected
 
 
