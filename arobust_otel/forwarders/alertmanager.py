@@ -64,12 +64,18 @@ class Alertmanager:
         """Say all alerts to every member; an empty list too, which shows whether anybody would hear us.
 
         Raises:
-            RetryableDelivery: no member took them.
-            PermanentDelivery: a member refuses them as they are.
+            RetryableDelivery: no member took some of them.
+            PermanentDelivery: all members refuse some of them as they are.
         """
         alerts = [self._alert(incident, now_ns) for incident in incidents]
+        refusal: PermanentDelivery | None = None
         for start in range(0, max(1, len(alerts)), ALERTS_PER_REQUEST):
-            self._say(alerts[start : start + ALERTS_PER_REQUEST])
+            try:
+                self._say(alerts[start : start + ALERTS_PER_REQUEST])
+            except PermanentDelivery as error:  # one alert that is refused must not silence the others
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     def close(self) -> None:
         """Close the connections."""
