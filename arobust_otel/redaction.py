@@ -1,7 +1,7 @@
 """What of a setting may be shown: messages, logs and `check-config` hold no secret.
 
 Light on purpose: `errors` imports it, and so does a training process.
-Secrets are texts under a name that says so, credentials and queries of URLs, and the path of a web hook's `url`.
+Secrets are texts under a name that says so, credentials and queries of URLs, and the path of a web hook.
 """
 
 from __future__ import annotations
