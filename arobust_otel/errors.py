@@ -13,6 +13,7 @@ ArobustError
     │   ├── OverloadedDelivery  ... and fewer of them sooner
     │   └── UncertainDelivery   ... unless they are why it failed
     └── PermanentDelivery   the same bytes will never be accepted
+        └── TooOldDelivery      ... and nothing that is older, either
 
 Nothing else lives here; modules raise these and `guard` contains them.
 """
@@ -108,3 +109,7 @@ class UncertainDelivery(RetryableDelivery):
 
 class PermanentDelivery(DeliveryError):
     """The same bytes will never be accepted: cut, drop and count, never retry."""
+
+
+class TooOldDelivery(PermanentDelivery):
+    """The destination takes nothing from before some time: neither these bytes nor anything that is older."""

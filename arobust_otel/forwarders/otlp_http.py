@@ -21,6 +21,7 @@ from arobust_otel.errors import (
     OverloadedDelivery,
     PermanentDelivery,
     RetryableDelivery,
+    TooOldDelivery,
     UncertainDelivery,
 )
 from arobust_otel.forwarders._http import (
@@ -38,6 +39,8 @@ from arobust_otel.otlp.messages import REJECTED, RESPONSES, SIGNALS
 CONTENT_TYPE = "application/x-protobuf"  # exactly: Prometheus refuses a charset
 COMPRESSIONS = ("gzip", "none")
 _UNACCEPTABLE = frozenset({400, 413, 415, 422, 501})  # these bytes, whoever sends them
+# Prometheus without and with an out-of-order window (storage/interface.go), and Loki (pkg/validation).
+_TOO_OLD = ("out of bounds", "too old sample", "timestamp too old")
 
 
 @dataclass
@@ -158,11 +161,16 @@ class OtlpHttp:
 def _refusal(url: str, response: requests.Response) -> DeliveryError:
     reason = said(shown(url), response)
     if response.status_code in _UNACCEPTABLE:
-        return PermanentDelivery(reason)
+        return TooOldDelivery(reason) if _is_too_old(response.text) else PermanentDelivery(reason)
     if response.status_code == 500:
         return UncertainDelivery(reason)
     kind = OverloadedDelivery if response.status_code == 429 else RetryableDelivery
     return kind(reason, retry_after(response))
+
+
+def _is_too_old(text: str) -> bool:
+    """Whether a refusal speaks of a limit of age that holds for all; out of order is said of one series."""
+    return any(words in text for words in _TOO_OLD) and "future" not in text
 
 
 def _rejected(signal: str, body: bytes) -> int:
