@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
-from arobust_otel.forwarders._http import Poster, check_file, check_url, said, secret, shown, succeeded
+from arobust_otel.forwarders._http import (
+    Poster,
+    check_file,
+    check_url,
+    said,
+    secret,
+    shown,
+    succeeded,
+    wants_tls,
+)
 from arobust_otel.model import signals
 from arobust_otel.model.incident import OPEN, rfc3339
 from arobust_otel.model.notice import Told, labels_of
@@ -109,7 +118,8 @@ class Alertmanager:
             return error
         if succeeded(response):
             return None
-        kind = PermanentDelivery if response.status_code in (400, 413, 422) else RetryableDelivery
+        is_final = response.status_code in (400, 413, 422) and not wants_tls(response)
+        kind = PermanentDelivery if is_final else RetryableDelivery
         return kind(said(shown(url), response))
 
 

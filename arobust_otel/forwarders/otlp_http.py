@@ -33,13 +33,13 @@ from arobust_otel.forwarders._http import (
     secret,
     shown,
     succeeded,
+    wants_tls,
 )
 from arobust_otel.otlp.messages import REJECTED, RESPONSES, SIGNALS
 
 CONTENT_TYPE = "application/x-protobuf"  # exactly: Prometheus refuses a charset
 COMPRESSIONS = ("gzip", "none")
 _UNACCEPTABLE = frozenset({400, 413, 415, 422, 501})  # these bytes, whoever sends them
-_WITHOUT_TLS = "HTTP request to an HTTPS server"  # what Go's servers say on a port that speaks TLS, with 400
 # Prometheus without and with an out-of-order window (storage/interface.go), and Loki (pkg/validation).
 _TOO_OLD = ("out of bounds", "too old sample", "timestamp too old")
 
@@ -165,7 +165,7 @@ class OtlpHttp:
 
 def _refusal(url: str, response: requests.Response) -> DeliveryError:
     reason = said(shown(url), response)
-    is_elsewhere = response.status_code != 413 and (_is_page(response) or _WITHOUT_TLS in response.text)
+    is_elsewhere = response.status_code != 413 and (_is_page(response) or wants_tls(response))
     if response.status_code in _UNACCEPTABLE and not is_elsewhere:
         return TooOldDelivery(reason) if _is_too_old(response.text) else PermanentDelivery(reason)
     if response.status_code == 500:

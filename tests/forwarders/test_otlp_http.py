@@ -80,14 +80,6 @@ def test_a_proxy_that_finds_a_request_too_large_says_so_with_a_page(sink: Sink) 
     forwarder.close()
 
 
-def test_a_port_that_speaks_tls_may_be_repaired(sink: Sink) -> None:
-    sink.judge = lambda signal, body: (400, {}, b"Client sent an HTTP request to an HTTPS server.\n")
-    forwarder = OtlpHttp(endpoint=sink.url)
-    with pytest.raises(RetryableDelivery, match="HTTPS server"):
-        forwarder.send("logs", b"")
-    forwarder.close()
-
-
 def test_a_failure_of_the_destination_is_uncertain(sink: Sink) -> None:
     sink.judge = lambda signal, body: (500, {}, b"")
     forwarder = OtlpHttp(endpoint=sink.url)
