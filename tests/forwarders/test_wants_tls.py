@@ -1,4 +1,4 @@
-"""A URL with `http:` for a port that speaks TLS: an operator will repair it, and nothing is lost meanwhile."""
+"""`http:` for a port that speaks TLS: an operator will repair it, and nothing is lost meanwhile."""
 
 from __future__ import annotations
 
