@@ -12,8 +12,8 @@ from arobust_otel.errors import ConfigurationError, OverloadedDelivery, Retryabl
 
 _EXCERPT_CHARACTERS = 200
 _WITHOUT_TLS = (
-    "HTTP request to an HTTPS server",
-    "HTTP request was sent to HTTPS port",
+    b"HTTP request to an HTTPS server",
+    b"HTTP request was sent to HTTPS port",
 )  # servers in Go; nginx
 
 
@@ -73,7 +73,7 @@ def succeeded(response: requests.Response) -> bool:
 
 def wants_tls(response: requests.Response) -> bool:
     """Whether it is the 400 of a port that speaks TLS and was spoken to without: the URL needs https."""
-    return response.status_code == 400 and any(words in response.text for words in _WITHOUT_TLS)
+    return response.status_code == 400 and any(words in response.content for words in _WITHOUT_TLS)
 
 
 def shown(url: str, *, path: bool = True) -> str:

@@ -41,7 +41,7 @@ CONTENT_TYPE = "application/x-protobuf"  # exactly: Prometheus refuses a charset
 COMPRESSIONS = ("gzip", "none")
 _UNACCEPTABLE = frozenset({400, 413, 415, 422, 501})  # these bytes, whoever sends them
 # Prometheus without and with an out-of-order window (storage/interface.go), and Loki (pkg/validation).
-_TOO_OLD = ("out of bounds", "too old sample", "timestamp too old")
+_TOO_OLD = (b"out of bounds", b"too old sample", b"timestamp too old")
 
 
 @dataclass
@@ -167,7 +167,7 @@ def _refusal(url: str, response: requests.Response) -> DeliveryError:
     reason = said(shown(url), response)
     is_elsewhere = response.status_code != 413 and (_is_page(response) or wants_tls(response))
     if response.status_code in _UNACCEPTABLE and not is_elsewhere:
-        return TooOldDelivery(reason) if _is_too_old(response.text) else PermanentDelivery(reason)
+        return TooOldDelivery(reason) if _is_too_old(response.content) else PermanentDelivery(reason)
     if response.status_code == 500:
         return UncertainDelivery(reason)
     kind = OverloadedDelivery if response.status_code == 429 else RetryableDelivery
@@ -180,9 +180,9 @@ def _is_page(response: requests.Response) -> bool:
     return "html" in kind and response.content.lstrip().startswith(b"<")
 
 
-def _is_too_old(text: str) -> bool:
+def _is_too_old(body: bytes) -> bool:
     """Whether a refusal speaks of a limit of age that holds for all; out of order is said of one series."""
-    return any(words in text for words in _TOO_OLD) and "future" not in text
+    return any(words in body for words in _TOO_OLD) and b"future" not in body
 
 
 def _rejected(signal: str, body: bytes) -> int:
