@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from arobust_otel.errors import ConfigurationError
+from arobust_otel.redaction import hidden
 
 
 class Address(NamedTuple):
@@ -53,7 +54,8 @@ def checked(
     for name, value in values.items():
         key = f"--{name.replace('_', '-')}" if section == "--" else f"{section}.{name}"
         if name not in known:
-            raise ConfigurationError(key, value, one_of(name, tuple(known), "a key"))
+            # A misspelt key may be that of a secret.
+            raise ConfigurationError(key, hidden(value), one_of(name, tuple(known), "a key"))
         result[name] = convert(key, value, hints[name], known[name].metadata.get("minimum"))
     return result
 

@@ -13,11 +13,14 @@ ArobustError
     │   ├── OverloadedDelivery  ... and fewer of them sooner
     │   └── UncertainDelivery   ... unless they are why it failed
     └── PermanentDelivery   the same bytes will never be accepted
+        └── TooOldDelivery      ... and nothing that is older, either
 
 Nothing else lives here; modules raise these and `guard` contains them.
 """
 
 from __future__ import annotations
+
+from arobust_otel.redaction import shown
 
 
 class ArobustError(Exception):
@@ -34,10 +37,10 @@ class ConfigurationError(ArobustError):
     """
 
     def __init__(self, key: str, value: object, expected: str) -> None:
-        """Keep the three parts, so that a command can print them in its own form."""
-        super().__init__(f"{key} = {value!r} is not valid: {expected}")
+        """Keep the three parts, so that a command can print them in its own form; of the value no secret."""
         self.key = key
-        self.value = value
+        self.value = shown(key, value)
+        super().__init__(f"{key} = {self.value!r} is not valid: {expected}")
         self.expected = expected
 
 
@@ -106,3 +109,7 @@ class UncertainDelivery(RetryableDelivery):
 
 class PermanentDelivery(DeliveryError):
     """The same bytes will never be accepted: cut, drop and count, never retry."""
+
+
+class TooOldDelivery(PermanentDelivery):
+    """The destination takes nothing from before some time: neither these bytes nor anything that is older."""

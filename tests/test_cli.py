@@ -188,6 +188,49 @@ def test_check_config_shows_what_a_file_means(tmp_path: Path) -> None:
     assert "s3cret" not in run("check-config", str(path)).output
 
 
+VENDOR = '[forwarders.v]\ntype = "otlp_http"\n'
+HOOK = '[forwarders.c]\ntype = "webhook"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        VENDOR + 'endpoint = "htps://user:s3cret@example.org"\n',
+        VENDOR + 'endpoint = "user:s3cret@example.org"\n',
+        VENDOR + 'endpoint = "http://a"\nheaders = "authorization=s3cret"\n',
+        VENDOR + 'endpoint = "http://a"\nheaders = { "x-key" = "s3cret", "b" = 1 }\n',
+        VENDOR + 'endpoint = "http://a"\nheders = { "x-key" = "s3cret" }\n',
+        HOOK + 'url = "hooks.example.org/s3cret"\n',
+        HOOK + 'url = "https://hooks.example.org/s3cret"\nsecret_file = "/none"\n',
+        '[forwarders.a]\ntype = "alertmanager"\nurls = ["htp://user:s3cret@a"]\n',
+        '[master]\ntokn = "s3cret"\n',
+        '[master]\ntoken = ["s3cret"]\n',
+    ],
+)
+def test_a_mistake_does_not_show_a_secret(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "arobust.toml"
+    path.write_text(text)
+    result = run("check-config", str(path))
+    assert result.exit_code == 2
+    assert "s3cret" not in result.output
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_check_config_shows_no_secret_of_a_destination(tmp_path: Path, options: tuple[str, ...]) -> None:
+    path = tmp_path / "arobust.toml"
+    path.write_text(
+        VENDOR
+        + 'endpoint = "https://user:s3cret@example.org/otlp?key=s3cret"\nheaders = { "x-key" = "s3cret" }\n'
+        + HOOK
+        + 'url = "https://hooks.example.org/services/s3cret"\n'
+    )
+    result = run("check-config", str(path), *options)
+    assert result.exit_code == 0, result.output
+    assert "s3cret" not in result.output
+    for text in ("https://example.org/otlp", "x-key", "https://hooks.example.org/"):
+        assert text in result.output
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

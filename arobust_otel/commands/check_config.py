@@ -12,6 +12,7 @@ from arobust_otel.commands.shown import json_option, print_json
 from arobust_otel.config import agent_settings, config_path, load_file, master_settings
 from arobust_otel.errors import ConfigurationError
 from arobust_otel.plugins import close
+from arobust_otel.redaction import shown as without_secrets
 
 
 @click.command(name="check-config")
@@ -38,6 +39,8 @@ def command(file: Path | None, as_json: bool) -> None:
     shown["master"]["engine"] = asdict(engine)
     if shown["master"]["token"]:
         shown["master"]["token"] = "(set)"  # noqa: S105 - said instead of the token
+    for forwarder in shown["master"]["forwarders"]:
+        forwarder["options"] = without_secrets("options", forwarder["options"])
     if as_json:
         print_json(_plain(shown))
         return

@@ -11,6 +11,10 @@ import requests
 from arobust_otel.errors import ConfigurationError, OverloadedDelivery, RetryableDelivery
 
 _EXCERPT_CHARACTERS = 200
+_WITHOUT_TLS = (
+    b"HTTP request to an HTTPS server",
+    b"HTTP request was sent to HTTPS port",
+)  # servers in Go; nginx
 
 
 class Poster:
@@ -65,6 +69,11 @@ class Poster:
 def succeeded(response: requests.Response) -> bool:
     """Whether it was taken."""
     return 200 <= response.status_code < 300
+
+
+def wants_tls(response: requests.Response) -> bool:
+    """Whether it is the 400 of a port that speaks TLS and was spoken to without: the URL needs https."""
+    return response.status_code == 400 and any(words in response.content for words in _WITHOUT_TLS)
 
 
 def shown(url: str, *, path: bool = True) -> str:

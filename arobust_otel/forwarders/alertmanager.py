@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
-from arobust_otel.forwarders._http import Poster, check_file, check_url, said, secret, shown, succeeded
+from arobust_otel.forwarders._http import (
+    Poster,
+    check_file,
+    check_url,
+    said,
+    secret,
+    shown,
+    succeeded,
+    wants_tls,
+)
 from arobust_otel.model import signals
 from arobust_otel.model.incident import OPEN, rfc3339
 from arobust_otel.model.notice import Told, labels_of
@@ -64,12 +73,18 @@ class Alertmanager:
         """Say all alerts to every member; an empty list too, which shows whether anybody would hear us.
 
         Raises:
-            RetryableDelivery: no member took them.
-            PermanentDelivery: a member refuses them as they are.
+            RetryableDelivery: no member took some of them.
+            PermanentDelivery: all members refuse some of them as they are.
         """
         alerts = [self._alert(incident, now_ns) for incident in incidents]
+        refusal: PermanentDelivery | None = None
         for start in range(0, max(1, len(alerts)), ALERTS_PER_REQUEST):
-            self._say(alerts[start : start + ALERTS_PER_REQUEST])
+            try:
+                self._say(alerts[start : start + ALERTS_PER_REQUEST])
+            except PermanentDelivery as error:  # one alert that is refused must not silence the others
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     def close(self) -> None:
         """Close the connections."""
@@ -103,7 +118,8 @@ class Alertmanager:
             return error
         if succeeded(response):
             return None
-        kind = PermanentDelivery if response.status_code in (400, 413, 422) else RetryableDelivery
+        is_final = response.status_code in (400, 413, 422) and not wants_tls(response)
+        kind = PermanentDelivery if is_final else RetryableDelivery
         return kind(said(shown(url), response))
 
 

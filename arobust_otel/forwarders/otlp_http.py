@@ -1,7 +1,7 @@
 """Any OTLP/HTTP endpoint: Prometheus 3, Loki, a trace store, a Collector, a vendor's intake, another master.
 
 Which answers mean "later" follows the OTLP specification, with two differences: what an operator can repair
-(credentials, path, method) is retried for ever, since dropping a journal because of a wrong token helps
+(credentials, scheme, host, path) is retried for ever, since dropping a journal because of a wrong token helps
 nobody; and 500, which Loki says while it starts and others say of a request they dislike, is uncertain.
 """
 
@@ -21,6 +21,7 @@ from arobust_otel.errors import (
     OverloadedDelivery,
     PermanentDelivery,
     RetryableDelivery,
+    TooOldDelivery,
     UncertainDelivery,
 )
 from arobust_otel.forwarders._http import (
@@ -32,12 +33,15 @@ from arobust_otel.forwarders._http import (
     secret,
     shown,
     succeeded,
+    wants_tls,
 )
 from arobust_otel.otlp.messages import REJECTED, RESPONSES, SIGNALS
 
 CONTENT_TYPE = "application/x-protobuf"  # exactly: Prometheus refuses a charset
 COMPRESSIONS = ("gzip", "none")
 _UNACCEPTABLE = frozenset({400, 413, 415, 422, 501})  # these bytes, whoever sends them
+# Prometheus without and with an out-of-order window (storage/interface.go), and Loki (pkg/validation).
+_TOO_OLD = (b"out of bounds", b"too old sample", b"timestamp too old")
 
 
 @dataclass
@@ -116,6 +120,10 @@ class OtlpHttp:
         response = self._poster.post(url, body, headers, shown(url))
         if not succeeded(response):
             raise _refusal(url, response)
+        if _is_page(response):
+            raise RetryableDelivery(
+                f"{shown(url)} answered with a web page: it is not the URL of an OTLP server"
+            )
         self.rejected_items += _rejected(signal, response.content)
 
     def close(self) -> None:
@@ -157,12 +165,24 @@ class OtlpHttp:
 
 def _refusal(url: str, response: requests.Response) -> DeliveryError:
     reason = said(shown(url), response)
-    if response.status_code in _UNACCEPTABLE:
-        return PermanentDelivery(reason)
+    is_elsewhere = response.status_code != 413 and (_is_page(response) or wants_tls(response))
+    if response.status_code in _UNACCEPTABLE and not is_elsewhere:
+        return TooOldDelivery(reason) if _is_too_old(response.content) else PermanentDelivery(reason)
     if response.status_code == 500:
         return UncertainDelivery(reason)
     kind = OverloadedDelivery if response.status_code == 429 else RetryableDelivery
     return kind(reason, retry_after(response))
+
+
+def _is_page(response: requests.Response) -> bool:
+    """Whether a web site answered, whose words about OTLP mean nothing."""
+    kind = response.headers.get("content-type", "")
+    return "html" in kind and response.content.lstrip().startswith(b"<")
+
+
+def _is_too_old(body: bytes) -> bool:
+    """Whether a refusal speaks of a limit of age that holds for all; out of order is said of one series."""
+    return any(words in body for words in _TOO_OLD) and b"future" not in body
 
 
 def _rejected(signal: str, body: bytes) -> int:

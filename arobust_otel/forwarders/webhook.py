@@ -25,6 +25,7 @@ from arobust_otel.forwarders._http import (
     secret,
     shown,
     succeeded,
+    wants_tls,
 )
 from arobust_otel.model.incident import rfc3339
 from arobust_otel.model.notice import SUSPECTED, Notice
@@ -94,7 +95,7 @@ class Webhook:
         response = self._poster.post(self.url, body, headers, name)
         if succeeded(response):
             return
-        if response.status_code in _UNACCEPTABLE:
+        if response.status_code in _UNACCEPTABLE and not wants_tls(response):
             raise PermanentDelivery(said(name, response))
         raise RetryableDelivery(said(name, response), retry_after(response))
 

@@ -55,6 +55,32 @@ class Reader:
                 break
             budget_bytes -= max(self._position - before, 0)
 
+    def pass_damage(self) -> int | None:
+        """Go on behind what `read` has just raised for: at the next whole record, or the next segment.
+
+        Returns:
+            How many offsets are passed over; None where nothing follows that could be read.
+        """
+        before, self._judged = self.offset, (-1, -1, -1)
+        found = self._segment.next_whole(self._position) if self._segment is not None else None
+        if found is not None:
+            self._position, header = found
+            self._expected = header.offset
+            self.offset = max(self.offset, header.offset)
+            return self.offset - before
+        first = self._segment.header.first_offset if self._segment is not None else self._wanted()
+        later = [other for other in first_offsets(self.folder) if other > first]
+        if not later:
+            return None
+        self.close()
+        self.offset = max(self.offset, later[0])
+        return self.offset - before
+
+    def _wanted(self) -> int:
+        """First offset of the segment that should hold `offset`, which could not be opened."""
+        offsets = first_offsets(self.folder)
+        return offsets[max(bisect_right(offsets, self.offset) - 1, 0)] if offsets else 0
+
     def close(self) -> None:
         """Close the segment; reading again opens it again."""
         if self._segment is not None:

@@ -29,8 +29,8 @@ def first_offsets(folder: Path) -> list[int]:
 
 
 def damaged(path: Path, position: int, what: str) -> JournalError:
-    """The error that names segment and byte."""
-    return JournalError(f"{path.name} at byte {position}: {what}")
+    """The error that names segment and byte, and the page that says what to do."""
+    return JournalError(f"{path.name} at byte {position}: {what} (docs/journal.md, Damage)")
 
 
 class Segment:
@@ -86,14 +86,22 @@ class Segment:
         to anybody. A record says which offsets were durable when it was written: one that counts
         `expected_offset` among them cannot follow a torn tail, only damage.
         """
+        later = self._whole_after(position)
+        return next((found for found, header in later if header.durable > expected_offset), None)
+
+    def next_whole(self, position: int) -> tuple[int, RecordHeader] | None:
+        """The first whole record behind the one at `position`; None where there is none."""
+        return next(self._whole_after(position), None)
+
+    def _whole_after(self, position: int) -> Iterator[tuple[int, RecordHeader]]:
+        """Whole records behind the one at `position`, found by their magic."""
         rest = os.pread(self.handle, self.size_bytes - position, position)
         found = rest.find(RECORD_MAGIC, 1)
         while found >= 0:
             header = self.header_at(position + found)
-            if header is not None and header.durable > expected_offset and self.is_whole_at(position + found):
-                return position + found
+            if header is not None and self.content_of(header, position + found) is not None:
+                yield position + found, header
             found = rest.find(RECORD_MAGIC, found + 1)
-        return None
 
     def walk(self) -> Iterator[tuple[int, RecordHeader, bytes]]:
         """Position, header and content of every whole record from the begin, the seal included."""

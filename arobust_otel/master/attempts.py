@@ -13,16 +13,19 @@ from arobust_otel import guard
 from arobust_otel.errors import DeliveryError, PermanentDelivery, RetryableDelivery, UncertainDelivery
 from arobust_otel.master.control import log
 from arobust_otel.master.pace import MOST_BYTES, Counts, Pace
-from arobust_otel.otlp.ages import Span, within
+from arobust_otel.otlp.ages import Span, newest_ns, within
 
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 15.0
+NEW_SECONDS = 60.0  # an item that is younger is never held to be too old because another one was
 MAX_HINT_SECONDS = 60.0  # of what a destination says with Retry-After
 
 REFUSED = "refused"  # reasons of drops, beside those of `otlp.ages`
 FAILED = "failed"
 REJECTED = "rejected"
 EXPIRED = "expired"
+DAMAGED = "damaged"
+UNREADABLE = "unreadable"
 
 
 class Stopped(Exception):
@@ -46,6 +49,7 @@ class Attempts:
         self._abort = abort
         self._rejected = 0
         self._taken: dict[str, int] = {}  # signal: requests that the destination took
+        self._too_old_ns: dict[str, int] = {}  # signal: time from before which the destination took nothing
         self._moved = False  # something was sent or cut since the last pause
 
     def accepts(self, signal: str) -> bool:
@@ -133,11 +137,12 @@ class Attempts:
         """Without what is too old or too far ahead for this destination."""
         age = getattr(self.forwarder, "max_age_seconds", 0.0)
         ahead = getattr(self.forwarder, "max_ahead_seconds", 0.0)
-        if not (age or ahead):
+        learnt_ns = self._too_old_ns.get(signal, 0)
+        if not (age or ahead or learnt_ns):
             return body
         now_ns = time.time_ns()
         span = Span(
-            now_ns - int(age * 1e9) if age else None,
+            max(learnt_ns, now_ns - int(age * 1e9) if age else 0),
             now_ns + int(ahead * 1e9) if ahead else None,
         )
         left, taken = within(signal, body, span)
@@ -145,12 +150,22 @@ class Attempts:
             self.dropped(reason, items, f"limits: {age:g} s of age, {ahead:g} s ahead")
         return left
 
+    def _learn_age(self, signal: str, body: bytes) -> None:
+        """One item was refused because of its age: what is older is not worth a request of its own.
+
+        Never of what is new: a store with a wrong idea of the time must say no to each item itself.
+        """
+        time_ns = newest_ns(signal, body)
+        if time_ns < time.time_ns() - int(NEW_SECONDS * 1e9):
+            self._too_old_ns[signal] = max(self._too_old_ns.get(signal, 0), time_ns + 1)
+
     def _works(self) -> None:
         if self.counts.state != "ok":
             log.info("forwarder %s: delivers again", self.name)
             self.counts.state = "ok"
 
     def _away(self, attempt: tenacity.RetryCallState) -> None:
+        self._too_old_ns.clear()  # what comes back may be another store, or an empty one
         reason = str(attempt.outcome.exception()) if attempt.outcome else "away"
         if self.counts.state == "ok":
             log.warning("forwarder %s: %s; everything is kept and tried again", self.name, reason)

@@ -15,11 +15,12 @@ from arobust_otel.errors import (
     DeliveryError,
     OverloadedDelivery,
     PermanentDelivery,
+    TooOldDelivery,
     UncertainDelivery,
 )
 from arobust_otel.master.attempts import FAILED, MAX_RETRY_SECONDS, REFUSED, Attempts, Stopped
 from arobust_otel.master.pace import Piece
-from arobust_otel.otlp.ages import count_items
+from arobust_otel.otlp.ages import TOO_OLD, count_items
 
 OVERLOADS = 3  # refusals of this kind in a row after which less is sent at once
 UNCERTAIN_SECONDS = 30.0  # for which a failing destination gets the same bytes before they are suspected
@@ -158,7 +159,7 @@ class Sender(Attempts):
         elif isinstance(error, PermanentDelivery):
             cut = piece.cut()
             if not cut:
-                self._drop(piece, REFUSED, error)
+                self._refuse(piece, error)
                 return []
         if cut:
             self.pace.shrink()
@@ -203,7 +204,7 @@ class Sender(Attempts):
                 self._failed_at = time.monotonic()
                 self._drop(piece, FAILED, error)
             elif isinstance(error, PermanentDelivery):
-                self._drop(piece, REFUSED, error)
+                self._refuse(piece, error)
             elif error is not None:
                 return
             self._waiting.remove(piece)
@@ -219,6 +220,13 @@ class Sender(Attempts):
 
     def _was_at_fault(self) -> bool:
         return self._failed_at is not None and time.monotonic() - self._failed_at < SUSPECT_SECONDS
+
+    def _refuse(self, piece: Piece, error: PermanentDelivery) -> None:
+        """A single item is never taken; what its age says of others is remembered."""
+        is_too_old = isinstance(error, TooOldDelivery)
+        if is_too_old:
+            self._learn_age(piece.signal, piece.body)
+        self._drop(piece, TOO_OLD if is_too_old else REFUSED, error)
 
     def _drop(self, piece: Piece, reason: str, error: Exception) -> None:
         try:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from arobust_otel.errors import JournalError
+from arobust_otel.errors import DecodeError, JournalError
 from arobust_otel.journal import Cursor, Kind, Reader, Record
 from arobust_otel.journal.durable import if_there_is_room
 from arobust_otel.journal.segments import first_offsets
-from arobust_otel.master.attempts import EXPIRED, Stopped
+from arobust_otel.master.attempts import DAMAGED, EXPIRED, UNREADABLE, Stopped
 from arobust_otel.master.sender import Sender
 from arobust_otel.otlp.envelope import outgoing
 from arobust_otel.otlp.messages import merge
@@ -90,17 +90,28 @@ class Stream(ABC):
         """
 
     def _read(self) -> list[Record]:
-        """Next records; what was deleted before this destination took it is counted and passed over."""
-        try:
-            return self._reader.read(BATCH_RECORDS)
-        except JournalError:
-            offset, oldest = self._reader.offset, next(iter(first_offsets(self._journal)), 0)
-            if oldest <= offset:
-                raise
+        """Next records; what was deleted before this destination took it, or is damaged, is counted.
+
+        Raises:
+            JournalError: damage that nothing whole follows.
+        """
+        while True:
+            try:
+                return self._reader.read(BATCH_RECORDS)
+            except JournalError as error:
+                self._pass_over(error)
+
+    def _pass_over(self, error: JournalError) -> None:
+        offset, oldest = self._reader.offset, next(iter(first_offsets(self._journal)), 0)
+        if oldest > offset:
             self.sender.dropped(EXPIRED, oldest - offset, "the journal is kept no longer")
             self._reader.close()
             self._reader = Reader(self._journal, oldest)
-            return self._reader.read(BATCH_RECORDS)
+            return
+        passed = self._reader.pass_damage()
+        if passed is None:
+            raise error
+        self.sender.dropped(DAMAGED, passed, str(error))
 
     def _step(self, records: list[Record]) -> None:
         counts = self.sender.counts
@@ -153,7 +164,7 @@ class BulkStream(Stream):
         for record in records:
             if record.kind != Kind.REQUEST or not self.sender.accepts(record.signal):
                 continue
-            body = outgoing(record.signal, record.payload)
+            body = self._outgoing(record)
             if not body:
                 continue
             sent = True
@@ -166,6 +177,14 @@ class BulkStream(Stream):
         for signal in list(waiting):
             self._flush(waiting, signal, self._reader.offset)
         return sent
+
+    def _outgoing(self, record: Record) -> bytes:
+        """Empty where nothing is to be sent. What cannot be read must not end the delivery of all else."""
+        try:
+            return outgoing(record.signal, record.payload)
+        except DecodeError as error:
+            self.sender.dropped(UNREADABLE, 1, f"record {record.offset}: {error}")
+            return b""
 
     def _flush(self, waiting: dict[str, _Waiting], signal: str, end_offset: int) -> None:
         """Send what waits of a signal; the cursor may move up to what waits of the others."""

@@ -69,6 +69,19 @@ def count_items(signal: str, body: bytes) -> int:
     return seen
 
 
+def newest_ns(signal: str, body: bytes) -> int:
+    """Time of the newest item of a request, 0 where none has one."""
+    newest = 0
+
+    def keep(time_ns: int) -> bool:
+        nonlocal newest
+        newest = max(newest, time_ns)
+        return True
+
+    _LEVELS[signal](parse(signal, body), keep)
+    return newest
+
+
 Keep = Callable[[int], bool]
 
 

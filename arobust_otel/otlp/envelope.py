@@ -19,6 +19,7 @@ _PATHS = {
     TRACES: ("resource_spans", "scope_spans", "spans"),
 }
 _ENTRY_TAG = b"\x0a"  # field 1, length-delimited
+_GROUP = 3  # wire type of a group's begin
 
 
 def _length(value: int) -> bytes:
@@ -104,7 +105,7 @@ def _fields(body: bytes) -> list[tuple[bytes, bytes]]:
             end = position + size
             found.append((_ENTRY_TAG, body[position:end]))
         else:
-            end = _skip(body, position, tag & 7)
+            end = _skip(body, position, tag)
             found.append((b"", body[start:end]))
         if end > len(body):
             raise DecodeError("the request is cut short")
@@ -112,7 +113,9 @@ def _fields(body: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _skip(body: bytes, position: int, wire_type: int) -> int:
+def _skip(body: bytes, position: int, tag: int) -> int:
+    """Where the content of a field ends that begins at `position`."""
+    wire_type = tag & 7
     if wire_type == 0:
         return _varint(body, position)[1]
     if wire_type == 2:
@@ -120,7 +123,21 @@ def _skip(body: bytes, position: int, wire_type: int) -> int:
         return position + size
     if wire_type in (1, 5):
         return position + (8 if wire_type == 1 else 4)
+    if wire_type == _GROUP:
+        return _skip_group(body, position, tag)
     raise DecodeError(f"wire type {wire_type} has no place in a request")
+
+
+def _skip_group(body: bytes, position: int, tag: int) -> int:
+    """OTLP has no groups, but protobuf has: as an unknown field one is validated, and so is passed on.
+
+    The parser, which comes first, bounds how deep they nest.
+    """
+    while True:
+        inner, position = _varint(body, position)
+        if inner == tag + 1:  # the same number with wire type 4: its end
+            return position
+        position = _skip(body, position, inner)
 
 
 def _varint(body: bytes, position: int) -> tuple[int, int]:

@@ -31,7 +31,7 @@ class ReceiverLimits:
     inline_bytes: int = 256 * 1024  # larger bodies are checked in a thread
     grpc_calls: int = 1024  # Export calls in flight, over all connections
     grpc_reads: int = 32  # messages being read at one time: each may hold `body_bytes` before we see it
-    grpc_streams: int = 128  # calls at one time on one connection
+    grpc_streams: int = 1024  # calls at one time on one connection; gRPC counts ended ones for a moment, too
     grpc_metadata_bytes: int = 16 * 1024
     grpc_connection_seconds: float = 1800.0  # gRPC varies it by a tenth
     retry_after_seconds: int = 2  # Python's exporter gives up at once where this exceeds its own 10 s

@@ -106,6 +106,14 @@ def test_many_are_said_in_several_requests(sink: Sink) -> None:
     assert len(sink.taken) == 3
 
 
+def test_a_refused_request_does_not_silence_the_others(sink: Sink) -> None:
+    sink.judge = lambda signal, body: (400, {}, b"bad") if b'"job-3"' in body else (200, {}, b"")
+    incidents = [an_incident(job_id=f"job-{number}") for number in range(130)]
+    with pytest.raises(PermanentDelivery, match="400"):
+        show(*incidents, urls=(sink.url,))
+    assert len(alerts(sink)) == 130 - 64
+
+
 def test_where_nothing_is_to_be_said_an_empty_list_shows_whether_it_would_be_heard(sink: Sink) -> None:
     show(urls=(sink.url,))
     assert sink.bodies("alerts") == [b"[]"]

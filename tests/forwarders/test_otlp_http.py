@@ -59,6 +59,27 @@ def test_what_may_be_repaired_is_retryable(sink: Sink, status: int) -> None:
     assert isinstance(caught.value, OverloadedDelivery) == (status == 429)
 
 
+PAGE = b"<html><body>Log in, please</body></html>"
+
+
+@pytest.mark.parametrize("status", [200, 400, 415, 501])
+def test_a_web_page_is_neither_success_nor_refusal(sink: Sink, status: int) -> None:
+    """Whoever answered so is not the destination: an operator will repair the URL, and nothing was lost."""
+    sink.judge = lambda signal, body: (status, {"content-type": "text/html; charset=utf-8"}, PAGE)
+    forwarder = OtlpHttp(endpoint=sink.url)
+    with pytest.raises(RetryableDelivery, match="answered"):
+        forwarder.send("logs", b"")
+    forwarder.close()
+
+
+def test_a_proxy_that_finds_a_request_too_large_says_so_with_a_page(sink: Sink) -> None:
+    sink.judge = lambda signal, body: (413, {"content-type": "text/html"}, PAGE)
+    forwarder = OtlpHttp(endpoint=sink.url)
+    with pytest.raises(PermanentDelivery):
+        forwarder.send("logs", b"")
+    forwarder.close()
+
+
 def test_a_failure_of_the_destination_is_uncertain(sink: Sink) -> None:
     sink.judge = lambda signal, body: (500, {}, b"")
     forwarder = OtlpHttp(endpoint=sink.url)

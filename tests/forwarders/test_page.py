@@ -45,6 +45,8 @@ def test_it_names_every_reason_counter_and_change() -> None:
         attempts.FAILED,
         attempts.REJECTED,
         attempts.EXPIRED,
+        attempts.DAMAGED,
+        attempts.UNREADABLE,
         ages.TOO_OLD,
         ages.TOO_NEW,
     )

@@ -8,6 +8,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from arobust_otel.errors import DecodeError
 from arobust_otel.model import signals
 from arobust_otel.otlp.envelope import MARK, halves, outgoing
+from arobust_otel.otlp.validate import validate
 
 
 def logs(*bodies: str) -> bytes:
@@ -40,7 +41,21 @@ def test_fields_of_a_later_version_pass() -> None:
     assert outgoing("logs", later + logs("a")).startswith(later)
 
 
-@pytest.mark.parametrize("body", [b"\x0a\x05ab", b"\x0a", b"\x0b", b"\x0a" + b"\xff" * 12])
+@pytest.mark.parametrize(
+    "group", [b"\x1b\x1c", b"\x1b\x08\x01\x23\x12\x01x\x24\x1c", b"\x1b" * 99 + b"\x1c" * 99]
+)
+def test_a_group_that_the_parser_takes_passes(group: bytes) -> None:
+    body = group + logs("a") + group
+    assert validate("logs", body).body == body
+    passed = outgoing("logs", body)
+    assert passed.startswith(group)
+    assert passed.endswith(group)
+    assert len(ExportLogsServiceRequest.FromString(passed).resource_logs) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"\x0a\x05ab", b"\x0a", b"\x0b", b"\x1b\x08\x01", b"\x1c", b"\x0a" + b"\xff" * 12]
+)
 def test_what_is_cut_short_is_refused(body: bytes) -> None:
     with pytest.raises(DecodeError):
         outgoing("logs", body)

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,15 @@ def test_few_messages_are_read_at_one_time(tmp_path: Path) -> None:
         assert (error.code(), retry_seconds(error)) == (grpc.StatusCode.UNAVAILABLE, (2, 2))
         silent.set()
         assert slow.result() == b""
+
+
+def test_many_calls_over_one_connection_are_all_taken(receiver: Receiver) -> None:
+    """gRPC counts an ended call as open for a moment: its limit per connection must leave room for these."""
+    with receiver.channel() as channel, ThreadPoolExecutor(128) as callers:
+        export = exporting(channel, "metrics")
+        calls = [callers.submit(export, metrics(), timeout=60) for _ in range(800)]
+        assert [call.exception() for call in calls] == [None] * 800
+    assert sum(record.kind == Kind.REQUEST for record in receiver.records()) == 800
 
 
 def test_a_client_that_goes_away_harms_nobody(receiver: Receiver) -> None:

@@ -27,6 +27,7 @@ NEEDS = {
     "test_panels.py": ("promtool",),
     "test_prometheus.py": ("promtool", "prometheus"),
     "test_prometheus_2.py": ("prometheus2", "otelcol"),
+    "test_scrape.py": ("promtool",),
     "test_series.py": ("prometheus",),
 }
 LEFT_OUT = {

@@ -87,4 +87,4 @@ def test_lines_arrive_once_each_from_a_start_with_failures_on_and_beside_one_tha
             assert found(url) == early + late
             series = asked(f"{url}/loki/api/v1/series", match='{service_name=~".+"}', since="24h")["data"]
     assert len(series) == 1
-    assert stream.sender.counts.dropped == {"refused": 1}
+    assert stream.sender.counts.dropped == {"too_old": 1}

@@ -150,6 +150,41 @@ def test_with_the_window_of_our_configuration_late_points_arrive_and_too_old_one
     assert stream.sender.counts.dropped == {"too_old": 1}
 
 
+@pytest.mark.parametrize("lines", ["", LATE.replace("24h", "30m")], ids=["no-window", "short-window"])
+def test_a_store_that_says_too_old_catches_up_without_a_limit_of_age(
+    world: World, tmp_path: Path, lines: str
+) -> None:
+    """These words of Prometheus are known: so 400 old points cost no 400 requests and more."""
+    prometheus = Prometheus(tmp_path, lines)
+    now_ns = time.time_ns()
+    with prometheus.runs():
+        world.append(steps([now_ns]))
+        world.deliver(BulkStream, prometheus.forwarder())
+        for rank in range(1, 5):
+            world.append(steps([now_ns - (7200 - place) * SECOND for place in range(100)], rank=rank))
+        world.append(steps([now_ns + SECOND]))
+        forwarder = Counting(prometheus.forwarder())
+        stream = world.deliver(BulkStream, forwarder)
+        until_answer("the new", lambda: len(prometheus.values("arobust_training_step[1h]").get("0", [])) == 2)
+    assert stream.sender.counts.dropped == {"too_old": 400}
+    assert forwarder.requests < 300
+
+
+class Counting:
+    """A forwarder whose requests are counted, whatever became of them."""
+
+    def __init__(self, forwarder: OtlpHttp) -> None:
+        self.forwarder = forwarder
+        self.requests = 0
+
+    def accepts(self, signal: str) -> bool:
+        return self.forwarder.accepts(signal)
+
+    def send(self, signal: str, body: bytes) -> None:
+        self.requests += 1
+        self.forwarder.send(signal, body)
+
+
 def test_an_incident_is_one_and_then_zero_also_when_prometheus_was_away(world: World, tmp_path: Path) -> None:
     prometheus = Prometheus(tmp_path, "")
     now_ns = time.time_ns()
