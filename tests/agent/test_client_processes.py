@@ -213,6 +213,31 @@ ours.close(1.0)
     assert code == 0, text
 
 
+@pytest.mark.parametrize("after_seconds", [0.1, 0.2, 0.3, 0.4])
+def test_a_signal_handler_that_closes_is_back_at_its_deadline(after_seconds: float) -> None:
+    """Last words of a process that is told to end in the middle of a report."""
+    script = f"""
+import signal
+ours = MasterClient(url, JOB, replace(QUICK, queue_items=500), say=lambda text: None)
+
+def end(*_):
+    started = time.monotonic()
+    ours.report(points(1, 1))
+    ours.close(1.0)
+    print(time.monotonic() - started, flush=True)
+    os._exit(0)
+
+signal.signal(signal.SIGALRM, end)
+signal.setitimer(signal.ITIMER_REAL, {after_seconds})
+while True:
+    ours.report(points(0, 1))
+    ours.stats()
+"""
+    code, text, _ = run(script, f"http://127.0.0.1:{free_port()}")
+    assert code == 0, text
+    assert float(text) < 20
+
+
 def test_what_a_client_that_nobody_closed_cannot_deliver_waits_on_the_disk(tmp_path: Path) -> None:
     script = """
 settings = replace(QUICK, bulk_seconds=60, exit_seconds=20)
