@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,16 @@ class MasterClient:
         return now | self._metrics.totals()
 
     def gaps(self) -> tuple[str, ...]:
-        """What is missing, in sentences: a spool that should keep things and cannot."""
+        """What is missing, in sentences: a spool that should keep things and cannot, a signal sent elsewhere."""
         state = self._disk.stats().state
-        return () if state in (OK, OFF) else (f"spool: {state}",)
+        spool = () if state in (OK, OFF) else (f"spool: {state}",)
+        elsewhere = (
+            f"{address.signal}: they go to {replace(address, signal='')}, and the master sees only what comes on from there; "
+            f"set AROBUST_MASTER, or unset OTEL_EXPORTER_OTLP_{address.signal.upper()}_ENDPOINT"
+            for address in self.addresses
+            if address.signal
+        )
+        return (*spool, *elsewhere)
 
     def self_points(self, now_ns: int) -> list[Point]:
         """The client about itself, as points to be reported like all others."""

@@ -362,3 +362,16 @@ def test_a_client_without_arguments_finds_job_and_master_in_the_environment(
         attributes = {item.key: item.value for item in request.resource_metrics[0].resource.attributes}
         assert attributes[signals.JOB_ID].string_value == "from-environment"
         assert attributes[signals.INCARNATION].int_value == 2
+
+
+def test_a_signal_that_goes_elsewhere_is_a_gap_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AROBUST_MASTER", raising=False)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://127.0.0.1:9/v1/metrics")
+    with client(None, QUICK) as ours:
+        (gap,) = ours.gaps()
+    assert gap.startswith("metrics: they go to http://127.0.0.1:9")
+    assert "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" in gap
+    with client("http://127.0.0.1:9", QUICK) as ours:
+        assert ours.gaps() == ()
