@@ -162,12 +162,12 @@ class MasterClient:
         return now | self._metrics.totals()
 
     def gaps(self) -> tuple[str, ...]:
-        """What is missing, in sentences: a spool that should keep things and cannot, a signal sent elsewhere."""
+        """What is missing, in sentences: a spool that cannot keep things, a signal that is sent elsewhere."""
         state = self._disk.stats().state
         spool = () if state in (OK, OFF) else (f"spool: {state}",)
         elsewhere = (
-            f"{address.signal}: they go to {replace(address, signal='')}, and the master sees only what comes on from there; "
-            f"set AROBUST_MASTER, or unset OTEL_EXPORTER_OTLP_{address.signal.upper()}_ENDPOINT"
+            f"{address.signal}: they go to {replace(address, signal='')}; the master sees only what comes on "
+            f"from there; set AROBUST_MASTER, or unset OTEL_EXPORTER_OTLP_{address.signal.upper()}_ENDPOINT"
             for address in self.addresses
             if address.signal
         )
