@@ -240,6 +240,8 @@ def _validated(upload: Upload, body: bytes) -> Validated:
         if upload.encoding is Encoding.JSON:
             body = to_protobuf(upload.signal, body)
         return validate(upload.signal, body)
+    except BodyTooLarge as error:
+        raise Refusal(413, str(error)) from None
     except DecodeError as error:
         raise Refusal(400, str(error)) from None
 

@@ -9,7 +9,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from arobust_otel.errors import DecodeError
-from arobust_otel.otlp.json import MAX_DEPTH, from_protobuf, to_protobuf
+from arobust_otel.otlp.json import MAX_DEPTH, MAX_OBJECTS, from_protobuf, to_protobuf
+from arobust_otel.otlp.limits import BodyTooLarge
 
 TRACE, SPAN, PARENT = bytes(range(16)), bytes(range(8)), b"\xff" * 8
 
@@ -157,3 +158,9 @@ def test_unknown_signal_is_refused() -> None:
         to_protobuf("profiles", b"{}")
     with pytest.raises(DecodeError):
         from_protobuf("profiles", b"")
+
+
+def test_a_body_of_countless_objects_is_too_large_before_it_is_read() -> None:
+    body = b'{"resourceLogs":[' + b",".join([b"{}"] * MAX_OBJECTS) + b"]}"
+    with pytest.raises(BodyTooLarge, match=r"500001 JSON objects .* protobuf"):
+        to_protobuf("logs", body)
