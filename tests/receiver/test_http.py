@@ -216,7 +216,6 @@ def test_a_client_that_still_sends_reads_the_413(receiver: Receiver) -> None:
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
 
 
-@pytest.mark.parametrize("bytes_in_flight", [100, 50_000])
 def test_json_of_countless_objects_is_413(receiver: Receiver) -> None:
     body = b'{"resourceLogs":[' + b",".join([b"{}"] * 500_001) + b"]}"
     status, _, answer = receiver.post("/v1/logs", body, content_type="application/json")
@@ -224,6 +223,7 @@ def test_json_of_countless_objects_is_413(receiver: Receiver) -> None:
     assert "500002 JSON objects" in json.loads(answer)["message"]
 
 
+@pytest.mark.parametrize("bytes_in_flight", [100, 50_000])
 def test_a_bomb_is_413_and_never_inflated_whole(tmp_path: Path, bytes_in_flight: int) -> None:
     bomb = gzip.compress(bytes(50 * 1024 * 1024))
     with receiving(tmp_path / "journal", body_bytes=1024 * 1024, inline_bytes=bytes_in_flight) as receiver:
