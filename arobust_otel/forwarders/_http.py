@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import requests
 
 from arobust_otel.errors import ConfigurationError, OverloadedDelivery, RetryableDelivery
+from arobust_otel.http_deadline import TimelyAdapter
 
 _EXCERPT_CHARACTERS = 200
 _WITHOUT_TLS = (
@@ -29,6 +30,9 @@ class Poster:
         self._verify = ca_file or None
         self._certificate = certificate if certificate[0] else None
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, TimelyAdapter())
+        self._session.headers["accept-encoding"] = "identity"  # a few bytes must not become gigabytes
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], name: str) -> requests.Response:
         """The answer, whatever its status; a redirection is not followed.
@@ -41,7 +45,7 @@ class Poster:
 
         Raises:
             OverloadedDelivery: no answer in time.
-            RetryableDelivery: the destination cannot be reached.
+            RetryableDelivery: the destination cannot be reached, or its answer is not over in time or size.
         """
         try:
             return self._session.post(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from tests.agent import certificates
 from tests.agent.clients import client
 from tests.agent.counting_proxy import CountingProxy
 from tests.agent.server import Answer, MasterDouble, free_port, running
+from tests.trickling import trickling
 
 JOB = JobIdentity("job-1", 0, "host-a")
 
@@ -131,30 +130,6 @@ def test_a_server_that_does_not_answer_costs_the_deadline_and_no_more() -> None:
             transport.send("metrics", metrics(), 0.3)
         assert 0.25 < time.monotonic() - started < 4
         hold.set()
-
-
-@contextmanager
-def trickling(head: bytes, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """The port of a peer that sends this at once, and then one byte every tenth of a second."""
-    ended = threading.Event()
-
-    def serve(listening: socket.socket) -> None:
-        connection, _ = listening.accept()
-        with context.wrap_socket(connection, server_side=True) if context else connection as peer:
-            peer.recv(1 << 16)
-            with suppress(OSError):
-                peer.sendall(head)
-                while not ended.wait(0.1):
-                    peer.sendall(b"x")
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve, args=(listening,))
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            ended.set()
-            thread.join()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from arobust_otel.errors import (
 )
 from arobust_otel.forwarders.otlp_http import OtlpHttp
 from tests.forwarders.sink import Sink, sinking
+from tests.trickling import trickling
 
 
 @pytest.fixture
@@ -220,3 +222,23 @@ def test_it_is_found_as_a_part() -> None:
     built = plugins.build(part, {"endpoint": "http://127.0.0.1:1"})
     assert isinstance(built, OtlpHttp)
     built.close()
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"])
+def test_an_answer_that_comes_byte_by_byte_costs_the_time_limit_and_no_more(head: bytes) -> None:
+    with trickling(head) as port:
+        forwarder = OtlpHttp(endpoint=f"http://127.0.0.1:{port}", timeout_seconds=0.5)
+        started = time.monotonic()
+        with pytest.raises((RetryableDelivery, OverloadedDelivery)):
+            forwarder.send("logs", b"\x0a\x00")
+        assert 0.4 < time.monotonic() - started < 5
+        forwarder.close()
+
+
+def test_an_answer_without_end_is_cut_off() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\n\r\n"
+    with trickling(head, part=bytes(65536), every_seconds=0.0) as port:
+        forwarder = OtlpHttp(endpoint=f"http://127.0.0.1:{port}", timeout_seconds=60.0)
+        with pytest.raises(RetryableDelivery, match="more than 4194304 bytes"):
+            forwarder.send("logs", b"\x0a\x00")
+        forwarder.close()

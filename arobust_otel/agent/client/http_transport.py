@@ -22,7 +22,6 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-from arobust_otel.agent.client.http_deadline import TimelyAdapter
 from arobust_otel.agent.client.http_route import Route
 from arobust_otel.agent.client.transport import (
     MAX_HINT_SECONDS,
@@ -33,6 +32,7 @@ from arobust_otel.agent.client.transport import (
     silence_exporter_loggers,
 )
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
+from arobust_otel.http_deadline import TimelyAdapter
 from arobust_otel.model.wire_names import BATCH_ID_HEADER
 
 RETRYABLE_STATUSES = frozenset((408, 429, 502, 503, 504))

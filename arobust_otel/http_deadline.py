@@ -1,7 +1,8 @@
-"""An adapter for `requests` whose answers have one deadline, however slowly they come.
+"""An adapter for `requests` whose answers have one deadline and an end, however they come.
 
 The timeout of a request is what each single read may take: a peer that sends one byte at a time could hold a
-call for ever. Here what is left of it when the answer is waited for is the time for all of the answer.
+call for ever. Here what is left of it when the answer is waited for is the time for all of the answer. An
+answer over `MAX_ANSWER_BYTES` is cut off: what we ask for fits into a few of them.
 """
 
 from __future__ import annotations
@@ -16,25 +17,32 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+MAX_ANSWER_BYTES = 4 * 1024 * 1024  # as the OTLP specification has it
+
 
 class _Timely(io.RawIOBase):
-    """What a socket brings, until a deadline."""
+    """What a socket brings, until a deadline and up to a size."""
 
     def __init__(self, raw: io.RawIOBase, connection: socket.socket, deadline: float) -> None:
         self._raw = raw
         self._connection = connection
         self._deadline = deadline
+        self._left_bytes = MAX_ANSWER_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """As that of a socket's file, for no longer than is left."""
+        """As that of a socket's file, for no longer and no more than is left."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         self._connection.settimeout(left)
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self._left_bytes -= count or 0
+        if self._left_bytes < 0:
+            raise OSError(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+        return count
 
     def fileno(self) -> int:
         return self._raw.fileno()
