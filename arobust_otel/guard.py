@@ -42,7 +42,7 @@ def report(where: str, error: BaseException) -> None:
         if _sink:
             _sink[0](where, error)
         else:
-            sys.stderr.write(f"arobust: {where} failed and is off: {type(error).__name__}: {error}\n")
+            sys.stderr.write(f"arobust: {where} failed: {type(error).__name__}: {error} (said once)\n")
     except Exception:  # a closed standard error must not hurt anybody
         return
 

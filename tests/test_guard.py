@@ -82,7 +82,7 @@ def test_without_a_sink_one_line_goes_to_standard_error(
     hook(1, denominator=0)
     assert (
         capsys.readouterr().err
-        == "arobust: the hook failed and is off: ZeroDivisionError: division by zero\n"
+        == "arobust: the hook failed: ZeroDivisionError: division by zero (said once)\n"
     )
 
 
