@@ -23,7 +23,7 @@ from arobust_otel.model.causes import BY_CODE, Cause
 from arobust_otel.model.prometheus_names import label_name, metric_name
 from arobust_otel.plugins import discover
 from tools.alert_stories import Told, stories
-from tools.master_alerts import MASTER_ALERTS
+from tools.master_alerts import MASTER_ALERTS, link
 
 ROOT = Path(__file__).parents[1]
 RULES_FOLDER = Path("collector_config/rules")
@@ -123,7 +123,7 @@ def alert_rules() -> str:
                 "summary": f"{_whom()}: {row.cause.meaning}",
                 "default_action": ACTIONS[row.cause.action],
                 "description": f"{row.advice} `arobust incidents` says why, with the evidence.",
-                "runbook_url": f"docs/alerts.md#{row.alert.lower()}",
+                "runbook_url": link(row.alert),
             },
         )
     lines += ["", "  - name: arobust-master", "    interval: 15s", "    rules:"]

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from arobust_otel.model import signals
 from arobust_otel.model.prometheus_names import label_name, metric_name
 
+DOCS_LABEL = "arobust_docs"
+
+
+def link(alert: str) -> str:
+    """Where an alert's runbook is: a path in this repository, behind what Prometheus says in `DOCS_LABEL`."""
+    return f"{{{{ $externalLabels.{DOCS_LABEL} }}}}docs/alerts.md#{alert.lower()}"
+
 
 @dataclass(frozen=True, slots=True)
 class MasterAlert:
@@ -27,8 +34,8 @@ class MasterAlert:
     @property
     def annotations(self) -> dict[str, str]:
         """As for every alert."""
-        link = f"docs/alerts.md#{self.name.lower()}"
-        return {"summary": self.summary, "description": self.description, "runbook_url": link}
+        told = {"summary": self.summary, "description": self.description}
+        return told | {"runbook_url": link(self.name)}
 
 
 MASTER_UP, LAG, DROPPED, LOST, JUDGE_LAG, WRITABLE = (

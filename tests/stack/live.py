@@ -110,6 +110,7 @@ def stores(at: Addresses, folder: Path, webhook: Sink) -> Iterator[None]:
         "127.0.0.1:9464": _host(at.scraped),
         "127.0.0.1:9093": _host(at.alertmanager),
         "127.0.0.1:9099": f"127.0.0.1:{webhook.port}",
+        "# external_labels:": "external_labels:",
     }
     places = {"collector_config/": f"{configuration(folder, replaced)}/"}
     places |= {"127.0.0.1:9090": _host(at.prometheus), "127.0.0.1:9093": _host(at.alertmanager)}
