@@ -16,6 +16,7 @@ from tests.master.delivering import request
 from tests.master.running import Master, forward_to, settings_for, until
 from tests.stack.running import free_ports, program
 
+FAMILIES = ("arobust_master_up", "arobust_receiver_requests", "arobust_forwarder_dropped")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -30,15 +31,16 @@ def test_the_page_pleases_promtool(tmp_path: Path) -> None:
             headers = {"content-type": "application/x-protobuf"}
             for body in (request("good", time_ns=time.time_ns()), request("bad"), b"\xff"):
                 requests.post(f"{master.url}/v1/metrics", body, headers=headers, timeout=20)
-            text = until("the drop", lambda: _page_with(port, 'arobust_reason="refused"'))
+            text = until("the drop, and what each role says", lambda: _whole_page(port))
     families = {family.name: family for family in text_string_to_metric_families(text)}
-    assert {"arobust_master_up", "arobust_receiver_requests", "arobust_forwarder_dropped"} <= set(families)
+    assert set(FAMILIES) <= set(families)
     done = subprocess.run(
         [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def _page_with(port: int, words: str) -> str:
+def _whole_page(port: int) -> str:
+    """Each role says its own once a second; empty before all have."""
     text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text
-    return text if words in text else ""
+    return text if all(words in text for words in (*FAMILIES, 'arobust_reason="refused"')) else ""
