@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import requests
 
 from arobust_otel.journal.segments import segment_path
@@ -15,14 +13,6 @@ from tests.master.delivering import World, an_incident, points_of, request
 from tests.master.running import Master, forward_to, settings_for, until
 
 GROUP = b"\x1b\x1c"  # a field that no version of OTLP has, which every parser of protobuf passes over
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with sinking() as sink:
-        made = World(tmp_path, sink)
-        yield made
-        made.appender.close()
 
 
 def spoil(journal: Path, text: bytes) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from arobust_otel.master.incident_streams import NoticeStream, OtlpStream
 from arobust_otel.master.sender import Sender
 from arobust_otel.otlp.ages import count_items
 from arobust_otel.otlp.incidents import incident_requests
-from tests.forwarders.sink import TAKEN, sinking
+from tests.forwarders.sink import TAKEN
 from tests.master.delivering import World, an_incident, points_of, request
 from tests.master.running import until
 
@@ -57,14 +56,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything a hundredth of its time."""
     monkeypatch.setattr(attempts, "_backoff", tenacity.wait_random_exponential(multiplier=0.002, max=0.15))
     monkeypatch.setattr(sending, "MAX_RETRY_SECONDS", 0.15)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with sinking() as sink:
-        made = World(tmp_path, sink)
-        yield made
-        made.appender.close()
 
 
 def sender_to(judge: Judge, patience: float = 0.3) -> tuple[Sender, Sink]:

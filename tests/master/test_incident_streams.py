@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,19 +20,11 @@ from arobust_otel.model import signals
 from arobust_otel.model.samples import Point
 from arobust_otel.otlp.incidents import to_ns
 from arobust_otel.otlp.own import own_request
-from tests.forwarders.sink import TAKEN, Sink, sinking
+from tests.forwarders.sink import TAKEN, Sink
 from tests.master.delivering import World, an_incident, ended, request
 from tests.master.running import until
 
 OPEN_NS = to_ns("2026-01-01T00:00:00.000000Z")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with sinking() as sink:
-        made = World(tmp_path, sink)
-        yield made
-        made.appender.close()
 
 
 def gauges(sink: Sink, label: str = signals.CAUSE) -> list[tuple[str, int]]:

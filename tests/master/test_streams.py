@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ from arobust_otel.model import signals
 from tests.forwarders.sink import TAKEN, Sink, Verdict, sinking
 from tests.master.delivering import World, points_of, request
 from tests.master.running import until
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with sinking() as sink:
-        made = World(tmp_path, sink)
-        yield made
-        made.appender.close()
 
 
 def test_requests_of_a_signal_are_merged_and_the_cursor_moves_after_delivery(world: World) -> None:

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.forwarders.sink import TAKEN, Verdict, sinking
+from tests.forwarders.sink import TAKEN, Verdict
 from tests.master.delivering import World, points_of, request
 from tests.master.running import until
 
 MINUTE_NS = 60 * 10**9
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with sinking() as sink:
-        made = World(tmp_path, sink)
-        yield made
-        made.appender.close()
 
 
 def age_of(name: str) -> int:
