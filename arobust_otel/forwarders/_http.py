@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import requests
 
 from arobust_otel.errors import ConfigurationError, OverloadedDelivery, RetryableDelivery
-from arobust_otel.http_deadline import TimelyAdapter
+from arobust_otel.http_answers import TimelyAdapter
 
 _EXCERPT_CHARACTERS = 200
 _WITHOUT_TLS = (

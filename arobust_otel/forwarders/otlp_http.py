@@ -35,6 +35,7 @@ from arobust_otel.forwarders._http import (
     succeeded,
     wants_tls,
 )
+from arobust_otel.http_answers import is_web_page
 from arobust_otel.otlp.messages import REJECTED, RESPONSES, SIGNALS
 
 CONTENT_TYPE = "application/x-protobuf"  # exactly: Prometheus refuses a charset
@@ -175,9 +176,7 @@ def _refusal(url: str, response: requests.Response) -> DeliveryError:
 
 
 def _is_page(response: requests.Response) -> bool:
-    """Whether a web site answered, whose words about OTLP mean nothing."""
-    kind = response.headers.get("content-type", "")
-    return "html" in kind and response.content.lstrip().startswith(b"<")
+    return is_web_page(response.headers.get("content-type", ""), response.content)
 
 
 def _is_too_old(body: bytes) -> bool:

@@ -32,7 +32,7 @@ from arobust_otel.agent.client.transport import (
     silence_exporter_loggers,
 )
 from arobust_otel.errors import PermanentDelivery, RetryableDelivery
-from arobust_otel.http_deadline import TimelyAdapter
+from arobust_otel.http_answers import TimelyAdapter, is_web_page
 from arobust_otel.model.wire_names import BATCH_ID_HEADER
 
 RETRYABLE_STATUSES = frozenset((408, 429, 502, 503, 504))
@@ -104,7 +104,7 @@ class _Session(requests.Session):
             f"{response.status_code} {response.reason}",
             body,
             "json" in response.headers.get("content-type", ""),
-            "html" in response.headers.get("content-type", "") and body.lstrip().startswith(b"<"),
+            is_web_page(response.headers.get("content-type", ""), body),
             retry_after(response.headers.get("retry-after"), time.time()),
         )
         if response.status_code in RETRYABLE_STATUSES or 300 <= response.status_code < 400:

@@ -1,4 +1,4 @@
-"""An adapter for `requests` whose answers have one deadline and an end, however they come.
+"""Answers of servers, for who sends with `requests`: one deadline, an end, and whether a web site gave them.
 
 The timeout of a request is what each single read may take: a peer that sends one byte at a time could hold a
 call for ever. Here what is left of it when the answer is waited for is the time for all of the answer. An
@@ -18,6 +18,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024  # as the OTLP specification has it
+
+
+def is_web_page(content_type: str, body: bytes) -> bool:
+    """Whether a web site answered, whose words about OTLP mean nothing."""
+    return "html" in content_type and body.lstrip().startswith(b"<")
 
 
 class _Timely(io.RawIOBase):
