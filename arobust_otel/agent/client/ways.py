@@ -16,7 +16,7 @@ PROBE_SECONDS = 1.0
 
 
 class _Several:
-    """What is the same for all that are made so far."""
+    """What is the same for all that are made so far, `made` by what tells them apart."""
 
     def __init__(self, made: Mapping[Any, Transport]) -> None:
         self._made: dict[Hashable, Transport] = dict(made)
@@ -48,16 +48,12 @@ class PerSignal(_Several):
     """A way for each signal.
 
     Args:
-        ways: by signal; under "" what all others take, which may be missing where there are no others.
+        made: by signal; under "" what all others take, which may be missing where there are no others.
     """
-
-    def __init__(self, ways: Mapping[str, Transport]) -> None:
-        super().__init__(ways)
-        self._ways = ways
 
     def send(self, signal: str, payload: Any, deadline_seconds: float, batch_id: str = "") -> Answer:
         """See `Transport.send`."""
-        way = self._ways[signal if signal in self._ways else ""]
+        way = self._made[signal if signal in self._made else ""]
         return way.send(signal, payload, deadline_seconds, batch_id)
 
 
